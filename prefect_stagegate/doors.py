@@ -214,6 +214,8 @@ class Source(PermittedOptions):
     """A `prefect_stagegate.sources.Opener`, such as the adapter's class, or its `module:attribute`."""
     extra: str = ""
     """The extra of this package that installs the client library."""
+    is_local: bool = False
+    """Whether the adapter reads files of this machine alone, without credentials, and raises typed errors alone."""
 
 
 @dataclass(frozen=True, slots=True)

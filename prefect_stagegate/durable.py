@@ -8,7 +8,6 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
@@ -116,14 +115,20 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
-    with _opened(folder) as descriptor:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_volume(folder: Path) -> None:
     """Make everything durable that was written to the folder's volume: one call instead of an fsync for each file."""
-    with _opened(folder) as descriptor:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         _syncfs(descriptor, folder)
+    finally:
+        os.close(descriptor)
 
 
 class OpenVolume:
@@ -159,12 +164,3 @@ def _syncfs(descriptor: int, folder: Path) -> None:
     if _libc.syncfs(descriptor) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(folder))
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

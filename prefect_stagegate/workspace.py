@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -38,12 +38,6 @@ def no_credentials(name: str) -> Mapping[str, Any]:
     )
 
 
-def admit_at_once(spec: Spec, cancel: Event | None = None) -> AbstractContextManager[None]:
-    """Admit every transfer at once: only Prefect's limits know what else runs."""
-    del spec, cancel
-    return nullcontext()
-
-
 @dataclass(frozen=True)
 class Workspace:
     """Everything that a job needs besides its own arguments. Make one with `open_workspace`."""
@@ -53,7 +47,8 @@ class Workspace:
     identity: Identity
     settings: Settings
     resolve_credentials: ResolveCredentials = field(default=no_credentials)
-    admit: Admit = field(default=admit_at_once)
+    admit: Admit | None = None
+    """Only Prefect's limits know what else runs; None admits every transfer at once."""
     ask_passphrase: Callable[[Path], str] = field(default=no_passphrase)
     """Asks for the passphrase of a key file."""
     flow_run: str = ""

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prefect_stagegate.cache.blob_verification import check_blob, is_blob
-from prefect_stagegate.cache.holders import Holder, holder_of
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import (
     GROUP_DIR,
@@ -30,6 +29,7 @@ from prefect_stagegate.cache.layout import (
     cache_error,
     explained,
 )
+from prefect_stagegate.cache.leases import Holder, holder_of
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import BLOCK
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED

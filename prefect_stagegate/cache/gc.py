@@ -18,15 +18,13 @@ from itertools import chain
 from pathlib import Path
 
 from prefect_stagegate.cache.blobs import Blobs
-from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.layout import Layout, explained
-from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
+from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, is_locked, locked, require_locks, takes_links
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.ref_copies import Refs
 from prefect_stagegate.cache.space import BLOCK
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.views import DRAFT, Views, remove_tree
-from prefect_stagegate.cache.volume_support import require_locks, takes_links
 from prefect_stagegate.durable import walk_folders
 from prefect_stagegate.unreadable import Unreadable, UnreadableRecords
 

@@ -22,8 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.layout import PRIVATE_FILE, cache_error
+from prefect_stagegate.cache.leases import is_locked
 
 PARTS = ".parts"
 """The suffix of journals' names."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import re
 import uuid
 from collections.abc import Iterator
@@ -22,20 +23,95 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.job_progress import remove_progress
-from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, SMALL_FILE, Layout, explained
+from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, SMALL_FILE, TAG, Layout, explained
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.durable import read_file, sync_folder
-from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.errors import CacheError, CorruptRecord
 from prefect_stagegate.model import DIGEST
+from prefect_stagegate.mounts import NETWORK, mount_of
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
+_STOPPED = ("T", "t")
+"""States of a stopped process (proc(5))."""
 _NAME = re.compile(r"[0-9a-f]{32}")
 """Names of leases' files. Files with other names are not the cache's own."""
 _TEXTS = ("dataset", "digest", "what", "since")
 _DIGITS = 20
 """Digits of a reservation in the file."""
+NEEDS_LOCAL = "Collecting garbage needs a local volume. Choose one with --cache or STAGEGATE_CACHE."
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that holds a lock."""
+
+    pid: int
+    """0 where it is unknown: the process is in another container, or on another host."""
+    user: str
+    """The process's user, else the owner of the file; empty where neither is known."""
+    stopped: bool = False
+    """Whether it is stopped, as by SIGSTOP or in a debugger."""
+
+    def __str__(self) -> str:
+        """As people read it: `pid 71 (alice, stopped)`."""
+        facts = ", ".join(filter(None, (self.user, "stopped" if self.stopped else "")))
+        name = f"pid {self.pid}" if self.pid else "a process of another container or host"
+        return f"{name} ({facts})" if facts else name
+
+
+def is_locked(path: Path | str) -> bool:
+    """Whether a process has the exclusive lock on a file or folder.
+
+    Raises:
+        OSError: It can't be opened, or is a link.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # A shared lock, so that two processes that look at once don't take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def holder_of(path: str) -> Holder | None:
+    """The holder of the lock on a file; None when the file is gone.
+
+    Raises:
+        OSError: The file can't be looked at.
+    """
+    try:
+        status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+    except FileNotFoundError:
+        return None
+    pid = _locker(status)
+    with suppress(OSError):
+        if pid:
+            # The program's name before the state is in parentheses, and may have some itself.
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            return Holder(pid, _user(os.stat(f"/proc/{pid}").st_uid), state in _STOPPED)  # noqa: PTH116
+    return Holder(0, _user(status.st_uid))
+
+
+def _locker(status: os.stat_result) -> int:
+    """The process that has the exclusive lock on a file, by /proc/locks; 0 where that doesn't tell."""
+    # Some file systems show another device there than in stat(2), so the inode alone has to do.
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and words[5].rpartition(":")[2] == str(status.st_ino):
+                return max(int(words[4]), 0)
+    return 0
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 class LeaseKind(StrEnum):
@@ -276,4 +352,47 @@ def _alive(path: Path, lease: Lease) -> bool:
     try:
         return is_locked(path)
     except FileNotFoundError:
+        return False
+
+
+def require_locks(root: Path, folder: Path) -> None:
+    """Require a volume where flock shows who uses the cache at `root`; try a lock on `folder`.
+
+    Raises:
+        CacheError: The volume is a network file system, or locks do nothing on it.
+    """
+    kind, _ = mount_of(root)
+    if kind in NETWORK:
+        raise CacheError(
+            f"{root} is on {kind}, where this node may not see the locks of other machines", hint=NEEDS_LOCAL
+        )
+    # A second lock on a locked folder must be refused, else locks do nothing here.
+    with locked(folder):
+        locks_work = is_locked(folder)
+    if not locks_work:
+        raise CacheError(
+            f"File locks have no effect on the volume of {root}, so it is unknown who uses it", hint=NEEDS_LOCAL
+        )
+
+
+def takes_links(folder: Path) -> bool:
+    """Whether a folder's volume takes hard links."""
+    file, link = (folder / f"link-{uuid.uuid4().hex}" for _ in range(2))
+    try:
+        file.touch()
+        link.hardlink_to(file)
+    except OSError:
+        return False
+    finally:
+        file.unlink(missing_ok=True)
+        link.unlink(missing_ok=True)
+    return True
+
+
+def folds_case(root: Path) -> bool:
+    """Whether the volume of the cache at `root` ignores case in names (ext4's casefold, SMB)."""
+    try:
+        # The tag's name is in upper case: in lower case it is found only where case doesn't count.
+        return (root / TAG).samefile(root / TAG.lower())
+    except OSError:
         return False

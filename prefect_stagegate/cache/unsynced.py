@@ -19,9 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from prefect_stagegate.cache.blob_verification import is_blob
-from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, explained
-from prefect_stagegate.cache.leases import locked
+from prefect_stagegate.cache.leases import is_locked, locked
 from prefect_stagegate.durable import UNKNOWN_BOOT, OpenVolume, boot_id, sync_folder, sync_volume, walk_folders
 
 PREFIX = "unsynced-"
@@ -140,8 +139,9 @@ def _doubtful(layout: Layout) -> Iterator[Path]:
 def _of_dead(layout: Layout) -> Iterator[Path]:
     """The marks of writers that died, in whatever boot."""
     for path in layout.ingest.glob(f"{PREFIX}*"):
-        with suppress(FileNotFoundError):
-            if not Claim.is_taken(str(path)):
+        # One that this user may not open yet is being made by another user of a shared cache.
+        with suppress(FileNotFoundError, PermissionError):
+            if not is_locked(path):
                 yield path
 
 

@@ -9,12 +9,12 @@ from functools import cache, cached_property, partial
 from itertools import chain, groupby
 from typing import Any
 
-from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.environments import Environments
 from prefect_stagegate.catalog.log import E, Log, LogMemory, State
 from prefect_stagegate.catalog.policies import POLICIES, Consent, PolicyEntry, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import REFS, EntryProof, RefAction, RefEntry, prove_move, unproved
+from prefect_stagegate.catalog.typed_records import encode
 from prefect_stagegate.catalog.version_records import VersionRecords
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from prefect_stagegate.catalog.codec import decode
-from prefect_stagegate.catalog.keys import is_record
-from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.catalog.records import Records, is_record
+from prefect_stagegate.catalog.typed_records import decode
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model.canonical import canonical, digest_of, sha256_of
 

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.catalog.typed_records import decode, encode
 from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import CorruptRecord, RefConflict
 from prefect_stagegate.model import Identity

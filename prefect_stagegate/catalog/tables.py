@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prefect_stagegate.catalog.keys import dataset_of
+from prefect_stagegate.catalog.records import dataset_of
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Entry, Origin, Pin, Pins
 

@@ -19,7 +19,6 @@ from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.jobs.staging.probe import Probe, probe
 from prefect_stagegate.jobs.staging.sources import open_sources, open_spec_source
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
-from prefect_stagegate.sources import renewing
 from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.spec import Duration, SourceSpec
 from prefect_stagegate.units import age_text, count_text, listed, time_text
@@ -35,7 +34,7 @@ HOLDS = timedelta(minutes=15)
 def probe_source(context: CheckContext, position: int) -> Probe:
     """List and read the source at this position in the spec."""
     source, workspace = context.spec.sources[position], context.workspace
-    reopen = partial(renewing, partial(open_spec_source, source, workspace.settings, workspace.resolve_credentials))
+    reopen = partial(open_spec_source, source, workspace.settings, workspace.resolve_credentials)
     return probe(source.url, reopen, Selection(source, clock.now()))
 
 

@@ -22,23 +22,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cache, partial
 from typing import Any
 
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.doors import Job, Observer, load, plugins
 from prefect_stagegate.errors import Cancelled
-from prefect_stagegate.jobs.staging.sources import Sources
+from prefect_stagegate.jobs.staging.sources import Sources, open_sources
 from prefect_stagegate.jobs.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.redaction import redact
+from prefect_stagegate.sources.replica import ReplicaSet
+from prefect_stagegate.spec import Spec
 from prefect_stagegate.transport.transfer import Limits, Transfer, transfer
 
 STOPS = (GeneratorExit, KeyboardInterrupt, SystemExit, Cancelled)
 """What a job raises that its caller ended."""
+Fill = Callable[..., Transfer]
 _failed: set[str] = set()
 """The observers whose failure was logged."""
 log = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ log = logging.getLogger(__name__)
 
 OBSERVERS: dict[str, Callable[[Job], bool]] = {
     "prefect_stagegate.jobs.staging.recorded_progress:RecordedProgress": lambda job: job.meter is not None,
-    "prefect_stagegate.jobs.staging.transfer_figures:TransferFigures": lambda job: job.name == "stage",
+    "prefect_stagegate.jobs.staging.recorded_progress:TransferFigures": lambda job: job.name == "stage",
 }
 """The core's own observers; see `Plugin.observers`."""
 
@@ -72,8 +75,19 @@ def step(workspace: Workspace, name: str, dataset: str, **more: Any) -> Iterator
             job.seconds = time.perf_counter() - began
 
 
-def fill(
-    job: Job, sources: Sources, plan: Iterator[PlannedObject], kept: Draft, *, max_failed: int, is_repair: bool = False
+@contextmanager
+def transferring(job: Job, spec: Spec, *, replicas: Sequence[ReplicaSet] = ()) -> Iterator[tuple[Sources, Fill]]:
+    """Open a spec's sources for a transfer of a job, as soon as the limits admit it; see `_fill`."""
+    with (
+        job.workspace.admit(spec, job.cancel) if job.workspace.admit else nullcontext(),
+        open_sources(job.workspace, spec, replicas=replicas) as sources,
+        job.workspace.cache.views.draft() as kept,
+    ):
+        yield sources, partial(_fill, job, sources, kept)
+
+
+def _fill(
+    job: Job, sources: Sources, kept: Draft, plan: Iterator[PlannedObject], *, max_failed: int, is_repair: bool = False
 ) -> Transfer:
     """Transfer the bytes of every planned object into the cache, verified.
 
@@ -82,15 +96,16 @@ def fill(
             plan takes long.
         TransferFailed: More than `max_failed` objects failed. It names each with its reason.
     """
+    workspace = job.workspace
     assert job.writer  # noqa: S101 - whoever writes has a lease
     assert job.meter  # noqa: S101
-    space = space_for(job.workspace, job.writer, is_repair=is_repair)
+    space = space_for(workspace, job.writer, is_repair=is_repair)
     transferred = transfer(
-        claim_space(job.workspace, space, plan, sources.groups, kept),
+        claim_space(workspace, space, plan, sources.groups, kept),
         sources.groups,
-        job.workspace.cache,
+        workspace.cache,
         space=space,
-        limits=job.workspace.settings.of(Limits),
+        limits=workspace.settings.of(Limits),
         progress=job.meter,
         cancel=job.cancel,
         max_failed=max_failed,
@@ -98,7 +113,7 @@ def fill(
     job.meter.stats = stats = transferred.stats
 
     def receipts() -> Generator[Receipt]:
-        with step(job.workspace, "transfer", job.dataset, is_current=False, result=stats) as transferring:
+        with step(workspace, "transfer", job.dataset, is_current=False, result=stats) as transferring:
             try:
                 yield from transferred
             finally:

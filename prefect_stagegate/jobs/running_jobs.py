@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.cache.holders import holder_of
 from prefect_stagegate.cache.job_progress import JobProgress, read_progress
-from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.cache.leases import Lease, LeaseKind, holder_of
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.unreadable import UnreadableRecords
 

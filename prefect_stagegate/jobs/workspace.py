@@ -11,7 +11,7 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.jobs.read import open_cache
 from prefect_stagegate.model import Identity
 from prefect_stagegate.model.settings import Settings
-from prefect_stagegate.workspace import Admit, ResolveCredentials, Workspace, admit_at_once, no_credentials
+from prefect_stagegate.workspace import Admit, ResolveCredentials, Workspace, no_credentials
 
 __all__ = ["Workspace", "open_workspace", "whoami"]
 
@@ -24,7 +24,7 @@ def open_workspace(
     create_catalog: bool = True,
     identity: Identity | None = None,
     resolve_credentials: ResolveCredentials = no_credentials,
-    admit: Admit = admit_at_once,
+    admit: Admit | None = None,
     flow_run: str = "",
 ) -> Workspace:
     """Open the cache and the catalog. Arguments that are left out come from the STAGEGATE_* settings.
@@ -36,7 +36,7 @@ def open_workspace(
         create_catalog: Whether to create a catalog where there is none.
         identity: Who runs the job; by default the declared identity of the settings, else the operating system's user.
         resolve_credentials: Turns the name under a spec's `credentials:` into storage options.
-        admit: Admits each transfer from sources before it begins.
+        admit: Admits each transfer from sources before it begins; None admits all at once.
         flow_run: The id of Prefect's flow run that the job belongs to.
 
     Raises:

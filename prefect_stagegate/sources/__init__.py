@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from prefect_stagegate.sources.adapter import BaseSource, Source, Wanted, everything, public_url
     from prefect_stagegate.sources.opening import open_source
     from prefect_stagegate.sources.terms import Opener, Options, Recall, Terms
-    from prefect_stagegate.sources.wrappers.renewing import renewing
 
 __all__ = [
     "BaseSource",
@@ -26,12 +25,11 @@ __all__ = [
     "open_source",
     "public_url",
     "register",
-    "renewing",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    for module in ("adapter", "terms", "opening", "wrappers.renewing") if name in __all__ else ():
+    for module in ("adapter", "terms", "opening") if name in __all__ else ():
         found = getattr(import_module(f"{__name__}.{module}"), name, None)
         if found is not None:
             return found

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prefect_stagegate.errors import ObjectChanged, SourceBusy, SourceError, SourceUnavailable, StagegateError
 from prefect_stagegate.model import CredentialLife, SourceObject
-from prefect_stagegate.transport.http import Headers, Request, Response, retry_after
 from prefect_stagegate.units import count_text
+
+if TYPE_CHECKING:
+    from prefect_stagegate.transport.http import Headers, Request, Response
 
 PIECE = 1 << 20
 """Bytes that `read_pieces` reads at a time."""
@@ -107,9 +109,9 @@ class Source(Protocol):
             listed: The object that was requested.
             outcome: A response with a status of 300 or above, or the exception that the request raised.
         """
-        if isinstance(outcome, Response):  # a source without `request` gets none
-            return SourceError(f"The server answers {outcome.status}")
-        return as_typed(outcome)
+        if isinstance(outcome, Exception):
+            return as_typed(outcome)
+        return SourceError(f"The server answers {outcome.status}")  # a source without `request` gets none
 
     @abstractmethod
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
@@ -196,6 +198,8 @@ def server_busy(headers: Mapping[str, str], *, source: str, key: str) -> SourceB
 
     The names of headers may be in any case.
     """
+    from prefect_stagegate.transport.http import retry_after
+
     busy = SourceBusy("The server is too busy", source=source, object=key)
     busy.retry_after = retry_after({name.lower(): text for name, text in headers.items()})
     return busy

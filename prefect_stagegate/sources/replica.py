@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import PlannedObject, SourceObject
 from prefect_stagegate.sources.adapter import Source
-from prefect_stagegate.transport.http import Request
+
+if TYPE_CHECKING:
+    from prefect_stagegate.transport.http import Request
 
 
 class Replica(Source, Protocol):

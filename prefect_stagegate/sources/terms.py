@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.model import Pin
 from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.sources.walk import ENTRIES
-from prefect_stagegate.transport.http import Allowed
+
+if TYPE_CHECKING:
+    from prefect_stagegate.transport.http import Allowed
 
 IDLE_SECONDS = 30.0
 """Default of `Terms.idle`."""

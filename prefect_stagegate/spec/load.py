@@ -56,7 +56,19 @@ def load_spec(
     Raises:
         SpecError: The spec can't be read or is wrong; the error has all problems.
     """
-    document = _open(source, allowed)
+    if isinstance(source, Mapping):
+        document = mapping_document(source, DICTIONARY, "record://" if isinstance(source, Recorded) else "")
+    else:
+        label = os.fspath(source)
+        location = place(label, str(Path.cwd()))
+        # The label stands in every message, and a URL may hold a password or a signature.
+        label = without_secrets(label) if is_url(label) and local_path(label) is None else label
+        try:
+            document = read_document(location, label, allowed)
+        except UnreadableDocument as error:
+            raise SpecError(label, [f"{label}: {error}"]) from error
+        if not isinstance(document.values, dict) and not document.problems:
+            document.report((), "is not a spec: a spec is a mapping with `stagegate`, `dataset` and `sources`")
     spec = _checked(document, known_checks, argument_problems) if isinstance(document.values, dict) else None
     if spec is not None and not document.problems:
         for loc, message in examine(spec, document) if examine else ():
@@ -65,23 +77,6 @@ def load_spec(
     if spec is None or document.problems:
         raise SpecError(document.label, document.ordered_problems())
     return spec
-
-
-def _open(source: str | os.PathLike[str] | Mapping[str, Any], allowed: Allowed) -> Document:
-    if isinstance(source, Mapping):
-        return mapping_document(source, DICTIONARY, "record://" if isinstance(source, Recorded) else "")
-    label = os.fspath(source)
-    location = place(label, str(Path.cwd()))
-    # The label stands in every message, and a URL may hold a password or a signature.
-    if is_url(label) and local_path(label) is None:
-        label = without_secrets(label)
-    try:
-        document = read_document(location, label, allowed)
-    except UnreadableDocument as error:
-        raise SpecError(label, [f"{label}: {error}"]) from error
-    if not isinstance(document.values, dict) and not document.problems:
-        document.report((), "is not a spec: a spec is a mapping with `stagegate`, `dataset` and `sources`")
-    return document
 
 
 def _checked(document: Document, known_checks: KnownChecks, argument_problems: ArgumentProblems | None) -> Spec | None:

@@ -63,9 +63,19 @@ def read_tree(text: str) -> tuple[Any, dict[Loc, int], list[YamlFlaw]]:
     Raises:
         NotYaml: The syntax is wrong, there is no document or more than one, or it is too deep or too large.
     """
-    builder = _Builder(text)
+    builder = _Builder()
+    events = builder.events = yaml.parse(text, Loader=yaml.SafeLoader)
     try:
-        return builder.document(), builder.lines, builder.flaws
+        next(events)  # the stream's start
+        if isinstance(next(events), yaml.StreamEndEvent):
+            raise NotYaml(1, "is empty")
+        first = next(events)
+        builder.lines[()] = _line(first)
+        value = builder.node(first, ())
+        next(events)  # the document's end
+        after = next(events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise NotYaml(_line(after), "a second document starts here; write one document a file")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -75,30 +85,18 @@ def read_tree(text: str) -> tuple[Any, dict[Loc, int], list[YamlFlaw]]:
         line = text.count("\n", 0, error.position) + 1
         code = error.character if isinstance(error.character, int) else ord(error.character)
         raise NotYaml(line, f"has the character U+{code:04X}, which YAML doesn't allow") from None
+    return value, builder.lines, builder.flaws
 
 
 class _Builder:
-    def __init__(self, text: str) -> None:
+    def __init__(self) -> None:
         self.lines: dict[Loc, int] = {}
         self.flaws: list[YamlFlaw] = []
-        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
+        self.events: Iterator[yaml.Event] = iter(())
         self._anchors: dict[str, _Anchor | None] = {}
         self._weight = 0
 
-    def document(self) -> Any:
-        next(self._events)  # the stream's start
-        if isinstance(next(self._events), yaml.StreamEndEvent):
-            raise NotYaml(1, "is empty")
-        first = next(self._events)
-        self.lines[()] = _line(first)
-        value = self._node(first, ())
-        next(self._events)  # the document's end
-        after = next(self._events)
-        if not isinstance(after, yaml.StreamEndEvent):
-            raise NotYaml(_line(after), "a second document starts here; write one document a file")
-        return value
-
-    def _node(self, event: yaml.Event, loc: Loc) -> Any:
+    def node(self, event: yaml.Event, loc: Loc) -> Any:
         self._count(event, 1)
         if len(loc) > DEEPEST:
             raise NotYaml(_line(event), f"is nested deeper than {DEEPEST} levels")
@@ -113,7 +111,9 @@ class _Builder:
             self._flaw(event, loc, f"the tag {_short(tag)} can't be used in a spec")
         value: Any
         if isinstance(event, yaml.ScalarEvent):
-            value = self._scalar(event, loc)
+            text = str(event.value)
+            self._count(event, len(text) // 64)
+            value = _resolve(text) if event.implicit[0] and event.tag != "!" else self._tagged(event, text, loc)
         elif isinstance(event, yaml.MappingStartEvent):
             value = self._mapping(loc)
         else:
@@ -124,16 +124,16 @@ class _Builder:
 
     def _sequence(self, loc: Loc) -> list[Any]:
         items: list[Any] = []
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             here = (*loc, len(items))
             self.lines[here] = _line(event)
-            items.append(self._node(event, here))
+            items.append(self.node(event, here))
         return items
 
     def _mapping(self, loc: Loc) -> dict[str, Any]:
         values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
                 self._merge(event, merged, loc)
                 continue
@@ -142,23 +142,23 @@ class _Builder:
             if key in values:
                 self._flaw(event, here, f"is given twice; line {self.lines[here]} has it already")
                 # The first one counts; this one is read to get past its events.
-                self._node(next(self._events), (*here, "again"))
+                self.node(next(self.events), (*here, "again"))
                 continue
             self.lines[here] = _line(event)
-            values[key] = self._node(next(self._events), here)
+            values[key] = self.node(next(self.events), here)
         # Keys that are written here win over merged ones.
         return merged | values
 
     def _key(self, event: yaml.Event, loc: Loc) -> str:
         if isinstance(event, yaml.ScalarEvent):
             return str(event.value)
-        value = self._node(event, (*loc, "?"))
+        value = self.node(event, (*loc, "?"))
         if not isinstance(value, str):
             self._flaw(event, loc, "has a key that is not text")
         return str(value)
 
     def _merge(self, event: yaml.Event, into: dict[str, Any], loc: Loc) -> None:
-        value = self._node(next(self._events), (*loc, "<<"))
+        value = self.node(next(self.events), (*loc, "<<"))
         # The first mapping wins by YAML's rule, so it comes last here.
         for mapping in reversed(value if isinstance(value, list) else [value]):
             if not isinstance(mapping, dict):
@@ -176,11 +176,7 @@ class _Builder:
         self._count(event, anchor.weight)
         return anchor.value
 
-    def _scalar(self, event: yaml.ScalarEvent, loc: Loc) -> Any:
-        text = str(event.value)
-        self._count(event, len(text) // 64)
-        if event.implicit[0] and event.tag != "!":
-            return _resolve(text)
+    def _tagged(self, event: yaml.ScalarEvent, text: str, loc: Loc) -> Any:
         # A quoted scalar is text. A tagged one has to have the type that its tag names.
         kind = (event.tag or "!").removeprefix(_TAG)
         value = text if kind in ("!", "str") else _resolve(text)

@@ -28,7 +28,8 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Pin, SourceObject
-from prefect_stagegate.sources import Source, open_source, renewing
+from prefect_stagegate.sources import Source, open_source
+from prefect_stagegate.sources.wrappers.boundary import bounded
 from prefect_stagegate.testing.servers import OWNER, RENEWED, Keys, SeaweedFS
 from prefect_stagegate.transport.http import retry_after
 from prefect_stagegate.transport.transfer import Limits, retry
@@ -194,7 +195,7 @@ def test_credentials_are_renewed_once_however_many_ask() -> None:
         opened[-1].failures.extend([CredentialsExpired("expired")] * 5)
         return opened[-1]
 
-    source = renewing(reopen)
+    source = bounded("scripted://one/", reopen, renews=True)
     listed = source.find("a")
     for _ in range(3):
         with pytest.raises(CredentialsExpired):

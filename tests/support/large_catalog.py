@@ -18,8 +18,7 @@ from typing import Any
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.catalog.catalog import FORMAT, FORMAT_KEY, ID_KEY
 from prefect_stagegate.catalog.gate_records import put_attestation, put_evidence, put_request
-from prefect_stagegate.catalog.keys import is_record
-from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.catalog.records import Records, is_record
 from prefect_stagegate.catalog.version_records import put_spec
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.environment import Environment

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from prefect_stagegate.jobs.staging.ledger import Ledger
-from prefect_stagegate.jobs.staging.temporary_tables import BATCH
+from prefect_stagegate.jobs.staging.temporary_tables import BATCH, Ledger
 from prefect_stagegate.model import Pin, Receipt, SourceObject
 
 URLS = ("s3://lake/", "file:///mnt/nas/")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry, adopted_as, moves
-from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.environments import shortened
 from prefect_stagegate.catalog.gate_records import put_evidence, read_evidence
 from prefect_stagegate.catalog.refs import DecisionSummary, read_summary
+from prefect_stagegate.catalog.typed_records import encode
 from prefect_stagegate.errors import CatalogError, CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Evidence
 from prefect_stagegate.model.canonical import canonical

@@ -106,13 +106,11 @@ def hold_ready(
         job.note(digest=digest)
     # Lease the version before it is fetched, so that no collection removes it in between.
     with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, digest, f"require_ready {address}"):
-        with workspace.cache.leases.hold(LeaseKind.WRITER, address.dataset, purpose="require_ready") as writer:
-            version = fetch_version(
-                workspace, Address(address.dataset, digest), writer, progress=progress, cancel=cancel
-            )
-            # A version that the run fell back to is not the one that the ref names.
-            if not readiness.fell_back:
-                point(workspace, address.dataset, address.ref, digest)
+        exact = Address(address.dataset, digest)
+        version = fetch_version(workspace, exact, "require_ready", progress=progress, cancel=cancel)
+        # A version that the run fell back to is not the one that the ref names.
+        if not readiness.fell_back:
+            point(workspace, address.dataset, address.ref, digest)
         require_undamaged(workspace, address.dataset, digest, GateFailed)
         with override_ref(workspace.cache, address, digest):
             yield version

@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from prefect_stagegate.cache.job_progress import Phase
-from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.doors import Job, load, plugins
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.jobs.address import resolve_for_node
-from prefect_stagegate.jobs.runner import fill, step
+from prefect_stagegate.jobs.runner import step, transferring
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
-from prefect_stagegate.jobs.staging.sources import open_sources
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Entry, Version
@@ -26,7 +26,7 @@ from prefect_stagegate.transport.transfer.progress import Meter
 def fetch_version(
     workspace: Workspace,
     address: Address,
-    writer: Lease,
+    purpose: str,
     *,
     peers: Collection[str] = (),
     progress: Progress | None = None,
@@ -36,7 +36,7 @@ def fetch_version(
 
     The node's copy of the ref moves after the view is complete. The catalog's refs don't move.
 
-    `writer` is the caller's lease on the dataset. `peers` names nodes that fetch it at the same time: those of one
+    `purpose` says what it is fetched for, for people. `peers` names nodes that fetch it at the same time: those of one
     site read the sources once. `progress` is called from several threads; `cancel` stops in time.
 
     Raises:
@@ -44,28 +44,25 @@ def fetch_version(
         TransferFailed: A pin is gone everywhere; the objects are named.
         CorruptRecord: The catalog's manifest is damaged; nothing of it became visible.
     """
-    dataset, digest = address.dataset, resolve_for_node(workspace, address)
-    manifest = workspace.catalog.manifest(dataset, digest)
-    view = workspace.cache.views.path(dataset, digest)
-    stats = TransferStats()
-    # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
-    if view is None:
-        meter = Meter.of(progress, Phase.FETCHING)
-        with (
-            step(
-                workspace, "fetch", dataset, writer=writer, meter=meter, cancel=cancel, facts={"digest": digest}
-            ) as job,
-            workspace.cache.views.draft() as draft,
-        ):
-            meter.listed(manifest.files, manifest.bytes)
-            stats = _fill_draft(job, digest, draft, peers=peers)
-            meter.enter(Phase.PUBLISHING)
-            view = draft.publish(dataset, digest, manifest.entries())
-            job.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
-    workspace.cache.views.touch(dataset, digest)
-    # A ref may name only what is here, so it moves last. An address by digest moves none.
-    if address.named_ref:
-        point(workspace, dataset, address.named_ref, digest)
+    dataset, views, stats = address.dataset, workspace.cache.views, TransferStats()
+    with workspace.cache.leases.hold(LeaseKind.WRITER, dataset, purpose=purpose) as writer:
+        digest = resolve_for_node(workspace, address)
+        manifest = workspace.catalog.manifest(dataset, digest)
+        view = views.path(dataset, digest)
+        # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
+        if view is None:
+            meter = Meter.of(progress, Phase.FETCHING)
+            more: dict[str, Any] = {"meter": meter, "cancel": cancel, "facts": {"digest": digest}}
+            with step(workspace, "fetch", dataset, writer=writer, **more) as job, views.draft() as draft:
+                meter.listed(manifest.files, manifest.bytes)
+                stats = _fill_draft(job, digest, draft, peers=peers)
+                meter.enter(Phase.PUBLISHING)
+                view = draft.publish(dataset, digest, manifest.entries())
+                job.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
+        views.touch(dataset, digest)
+        # A ref may name only what is here, so it moves last. An address by digest moves none.
+        if address.named_ref:
+            point(workspace, dataset, address.named_ref, digest)
     reused = max(0, manifest.bytes - stats.fetched)
     pins = workspace.catalog.pins(dataset, digest)
     facts = (view, manifest.files, manifest.bytes, stats.fetched, reused)
@@ -88,14 +85,12 @@ def present(
     with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, purpose):
         view = workspace.cache.views.path(dataset, digest)
         if view is None:
-            with workspace.cache.leases.hold(LeaseKind.WRITER, dataset, purpose=purpose) as writer:
-                view = fetch_version(workspace, Address(dataset, digest), writer, cancel=cancel).path
+            view = fetch_version(workspace, Address(dataset, digest), purpose, cancel=cancel).path
         yield view
 
 
 def repair_files(
     workspace: Workspace,
-    writer: Lease,
     dataset: str,
     digest: str,
     entries: Sequence[Entry],
@@ -111,6 +106,7 @@ def repair_files(
     paths = {entry.path for entry in entries}
     meter = Meter(phase=Phase.FETCHING)
     with (
+        workspace.cache.leases.hold(LeaseKind.WRITER, dataset, purpose="repair") as writer,
         step(workspace, "repair", dataset, writer=writer, meter=meter, cancel=cancel, is_step=False) as job,
         workspace.cache.views.draft() as draft,
     ):
@@ -136,13 +132,9 @@ def _fill_draft(
     spec = spec_with_sources(workspace, dataset, digest)
     finders = [load(plugin.replicas.find) for plugin in plugins() if plugin.replicas]
     found = [find(workspace, dataset, digest, peers, job.cancel) for find in finders]
-    with (
-        workspace.admit(spec, job.cancel),
-        open_sources(workspace, spec, replicas=[replicas for replicas in found if replicas]) as sources,
-        workspace.cache.views.draft() as kept,
-    ):
+    with transferring(job, spec, replicas=[replicas for replicas in found if replicas]) as (_, fill):
         plan = plan_origins(workspace, spec, dataset, digest, paths)
-        transferred = fill(job, sources, plan, kept, max_failed=len(paths or ()), is_repair=paths is not None)
+        transferred = fill(plan, max_failed=len(paths or ()), is_repair=paths is not None)
         for receipt in transferred:
             draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
     return transferred.stats

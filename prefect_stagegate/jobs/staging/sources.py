@@ -11,7 +11,7 @@ from pathlib import Path
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import SourceError, TransferFailed
 from prefect_stagegate.model.settings import Settings
-from prefect_stagegate.sources import Recall, Source, open_source, renewing
+from prefect_stagegate.sources import Recall, Source, open_source
 from prefect_stagegate.sources.replica import ReplicaSet
 from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.sources.terms import nothing
@@ -57,9 +57,7 @@ def open_sources(
         def opened(source_spec: SourceSpec | MirrorSpec) -> Source:
             resolve = workspace.resolve_credentials
             scratch, recall = workspace.cache.layout.ingest, workspace.cache.memory.size
-            source = renewing(
-                partial(open_spec_source, source_spec, workspace.settings, resolve, scratch=scratch, recall=recall)
-            )
+            source = open_spec_source(source_spec, workspace.settings, resolve, scratch=scratch, recall=recall)
             # At once, so that it is closed also when a later one can't be opened.
             stack.callback(source.close)
             return source
@@ -91,7 +89,7 @@ def open_spec_source(
     scratch: Path | None = None,
     recall: Recall = nothing,
 ) -> Source:
-    """Open a source or a mirror of a spec with the credentials that it names.
+    """Open a source or a mirror of a spec with the credentials that it names, once more when they expire.
 
     `scratch` is a folder for files that the source writes before they are read; `recall` looks up the sizes of objects
     that were made before.
@@ -99,11 +97,10 @@ def open_spec_source(
     Raises:
         UsageError: The URL or an option can't be used, or credentials aren't found.
     """
-    credentials = resolve_credentials(spec.credentials) if spec.credentials else {}
     return open_source(
         spec.url,
         spec.options,
-        credentials=credentials,
+        credentials=partial(resolve_credentials, spec.credentials) if spec.credentials else dict,
         idle=settings.of(Limits).idle,
         allowed=settings.allowed_hosts,
         scratch=str(scratch) if scratch else None,

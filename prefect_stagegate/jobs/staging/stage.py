@@ -14,26 +14,24 @@ from contextlib import ExitStack
 from itertools import chain, islice
 from tempfile import SpooledTemporaryFile
 from threading import Event
-from typing import IO
+from typing import IO, Any
 
 from prefect_stagegate.cache.job_progress import Phase
-from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.leases import LeaseKind, folds_case
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
-from prefect_stagegate.cache.volume_support import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.catalog.version_records import load_tables, put_failed, put_spec, staged_spec
 from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.jobs.gating.policy import adopt_first_policy, proposed_changes
-from prefect_stagegate.jobs.runner import fill, step
+from prefect_stagegate.jobs.runner import step, transferring
 from prefect_stagegate.jobs.staging.fetch import fetch_version
-from prefect_stagegate.jobs.staging.ledger import Ledger
 from prefect_stagegate.jobs.staging.missing_objects import expected, require_complete
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
-from prefect_stagegate.jobs.staging.paths import Paths
 from prefect_stagegate.jobs.staging.sources import Sources, open_sources
+from prefect_stagegate.jobs.staging.temporary_tables import Ledger, Paths
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
@@ -83,48 +81,44 @@ def stage(
         StagegateError: Nothing was published, and no ref moved.
     """
     parsed = parse(subject)
-    dataset, meter = parsed.dataset, Meter.of(progress) if isinstance(parsed, Spec) else None
-    with (
-        # The lease keeps the dataset's views from being collected until `latest` names the new one.
-        workspace.cache.leases.hold(LeaseKind.WRITER, dataset, purpose="stage") as writer,
-        step(workspace, "stage", dataset, subject=parsed, writer=writer, meter=meter, cancel=cancel) as job,
-    ):
-        if isinstance(parsed, Address):
-            version = fetch_version(workspace, parsed, writer, peers=peers, progress=progress, cancel=cancel)
-        else:
-            version = _stage_spec(job, parsed)
-        job.note(digest=version.digest, bytes=version.bytes, bytes_fetched=version.bytes_fetched)
-        job.result = version
-    return version
-
-
-def _stage_spec(job: Job, spec: Spec) -> Version:
-    """Make a version from a spec. It is tried again when a collection took a blob that it counted on."""
+    if isinstance(parsed, Address):
+        with step(workspace, "stage", parsed.dataset, subject=parsed, cancel=cancel) as job:
+            version = fetch_version(workspace, parsed, "stage", peers=peers, progress=progress, cancel=cancel)
+            _note(job, version)
+        return version
+    more: dict[str, Any] = {"subject": parsed, "meter": Meter.of(progress), "cancel": cancel}
     # Each try's drafts stay open until the end, so that blobs fetched by one try are there for the next.
-    with ExitStack() as drafts:
+    with (
+        workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer,
+        step(workspace, "stage", parsed.dataset, writer=writer, **more) as job,
+        ExitStack() as drafts,
+    ):
         for tries_left in reversed(range(TRIES)):
-            draft, kept = (drafts.enter_context(job.workspace.cache.views.draft()) for _ in range(2))
             try:
-                return _stage(job, spec, draft, kept)
-            except BlobVanished:
+                version = _stage_spec(job, parsed, drafts.enter_context(workspace.cache.views.draft()))
+            except BlobVanished:  # a collection took a blob that the try counted on
                 if not tries_left:
                     raise
+            else:
+                _note(job, version)
+                return version
     raise AssertionError("unreachable")
 
 
-def _stage(job: Job, spec: Spec, draft: Draft, kept: Draft) -> Version:
+def _note(job: Job, version: Version) -> None:
+    job.note(digest=version.digest, bytes=version.bytes, bytes_fetched=version.bytes_fetched)
+    job.result = version
+
+
+def _stage_spec(job: Job, spec: Spec, draft: Draft) -> Version:
     workspace, meter = job.workspace, job.meter or Meter()
     meter.enter(Phase.LISTING)
-    with (
-        workspace.admit(spec, job.cancel),
-        open_sources(workspace, spec) as sources,
-        SpooledTemporaryFile(SPOOLED) as file,
-    ):
-        load_tables()  # imports pyarrow in the background, while the sources are listed
+    load_tables()  # imports pyarrow in the background, while the sources are listed
+    with transferring(job, spec) as (sources, fill), SpooledTemporaryFile(SPOOLED) as file:
         unchanged = Unchanged(workspace, spec, sources)
         listed = meter.until(list_sources(workspace, spec, sources, meter, job.cancel), Phase.FETCHING)
         planned = _planned(workspace, spec, sources, listed, unchanged, file)
-        transferred = fill(job, sources, planned, kept, max_failed=spec.max_failed_objects)
+        transferred = fill(planned, max_failed=spec.max_failed_objects)
         receipts = meter.until(unchanged.received(transferred), Phase.PUBLISHING)
         # Planning runs in a thread of the transfer; with the first receipt, or the end, it is known what it found.
         first = next(receipts, None)
@@ -136,6 +130,7 @@ def _stage(job: Job, spec: Spec, draft: Draft, kept: Draft) -> Version:
             if receipt.fetched:  # a fetched blob has no link yet; the others are mostly held by some view
                 draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
         version = _publish(workspace, spec, ledger, draft, transferred.stats.failures)
+        point(workspace, spec.dataset, LATEST, version.digest)
         unchanged.note(version.digest)
         return version
 
@@ -309,7 +304,6 @@ def _publish(
         if failed or spec.max_failed_objects:
             put_failed(workspace.catalog, dataset, digest, failed)
         new = _record(workspace, spec, sealed, ledger)
-        point(workspace, dataset, LATEST, digest)
         facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
         return Version(dataset, digest, view, *facts, proposed=proposed_changes(workspace, spec))
 

@@ -14,7 +14,7 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.staging.probe import Probe, probe
 from prefect_stagegate.jobs.staging.sources import open_spec_source
 from prefect_stagegate.model.settings import Settings
-from prefect_stagegate.sources import public_url, renewing
+from prefect_stagegate.sources import public_url
 from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
 from prefect_stagegate.workspace import ResolveCredentials
@@ -89,7 +89,7 @@ def _endpoints(spec: Spec) -> Iterator[_Endpoint]:
 
 def _probe(endpoint: _Endpoint, settings: Settings, resolve_credentials: ResolveCredentials) -> Probe:
     url = public_url(endpoint.spec.url)
-    reopen = partial(renewing, partial(open_spec_source, endpoint.spec, settings, resolve_credentials))
+    reopen = partial(open_spec_source, endpoint.spec, settings, resolve_credentials)
     try:
         return probe(url, reopen, Selection(endpoint.source, now()))
     except Exception as error:  # noqa: BLE001 - reported for this source, beside the others

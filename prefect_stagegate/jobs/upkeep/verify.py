@@ -29,7 +29,6 @@ from prefect_stagegate.cache.blob_verification import (
 )
 from prefect_stagegate.cache.gc import empty_trash
 from prefect_stagegate.cache.layout import ONLY_READABLE
-from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import MAX_ENTRIES, Quarantine, Quarantined
 from prefect_stagegate.cache.scrub import CIRCLE, WHOLE, Arc, blobs_on, next_arc, note_end
 from prefect_stagegate.cache.space import used_bytes
@@ -266,11 +265,9 @@ class _Verifier:
 
     def _repair(self, held: OpenDataset, entries: list[Entry]) -> None:
         """Replace damaged files by fetched ones. Errors are kept in `failed`, so that other versions get their turn."""
-        cache = self._workspace.cache
         try:
-            with cache.leases.hold(LeaseKind.WRITER, held.dataset, purpose="repair") as writer:
-                repair_files(self._workspace, writer, held.dataset, held.digest, entries, cancel=self._cancel)
-            empty_trash(cache.layout)
+            repair_files(self._workspace, held.dataset, held.digest, entries, cancel=self._cancel)
+            empty_trash(self._workspace.cache.layout)
         except Cancelled:
             raise
         except StagegateError as error:

@@ -16,8 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn, TypeVar
 
 from prefect_stagegate.catalog.catalog import FORMAT_KEY
-from prefect_stagegate.catalog.keys import dataset_of
-from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.catalog.records import Records, dataset_of
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.plugins.pages.kept import Bounded, Refreshed
 

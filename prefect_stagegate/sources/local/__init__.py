@@ -8,5 +8,6 @@ SOURCES = (
         options(value="recalls recall_timeout"),
         schemes=("", "file", "local"),
         opener="prefect_stagegate.sources.local.local_source:FileSource",
+        is_local=True,
     ),
 )

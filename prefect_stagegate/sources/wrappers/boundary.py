@@ -3,15 +3,20 @@
 Adapters translate the exceptions of their libraries. An exception that they don't foresee becomes `AdapterFailed` here,
 so that it fails one object or one listing and no more; it stays the error's cause. Causes that hold a secret are
 replaced, also those of errors that an adapter translated.
+
+A source whose credentials expire in the middle of a job is opened once more with fresh ones.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
-from prefect_stagegate.errors import AdapterFailed, SourceError, SourceUnavailable, StagegateError
+from prefect_stagegate.errors import AdapterFailed, CredentialsExpired, SourceError, SourceUnavailable, StagegateError
 from prefect_stagegate.model import CredentialLife, SourceObject
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import redact_chain
@@ -21,18 +26,22 @@ from prefect_stagegate.transport.http import Headers, Request, Response
 CONNECTION_ERRORS = (ConnectionError, TimeoutError)
 """Python's own exceptions for a broken connection: another try may help."""
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def bounded(url: str, make: Callable[[], Source]) -> Source:
+def bounded(url: str, make: Callable[[], Source], *, renews: bool = False) -> Source:
     """Open a source that raises only typed errors.
+
+    Args:
+        url: The source.
+        make: Opens it, with the credentials that blocks and the environment hold at that time.
+        renews: Whether it is opened a second time when its credentials expire, and not a third time.
 
     Raises:
         StagegateError: What the adapter raises, or `AdapterFailed`.
     """
-    with _Boundary(f"the adapter for {url.partition(':')[0]}", public_url(url)):
-        source = make()
-    return _BoundedSource(source)
+    return _BoundedSource(url, make, renews=renews)
 
 
 class _Boundary:
@@ -77,12 +86,17 @@ class _Boundary:
 
 
 class _BoundedSource:
-    """An adapter, each of whose methods runs inside the boundary."""
+    """An adapter, each of whose methods runs inside the boundary, again with fresh credentials where they expire."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._adapter = f"{type(source).__module__}.{type(source).__qualname__}"
-        self.url, self.identity, self.readers = source.url, source.identity, source.readers
+    def __init__(self, url: str, make: Callable[[], Source], *, renews: bool) -> None:
+        self.url, self._make, self._renews = public_url(url), make, renews
+        self._adapter = f"the adapter for {url.partition(':')[0]}"
+        self._source = self._opened()
+        self._adapter = f"{type(self._source).__module__}.{type(self._source).__qualname__}"
+        self.url, self.identity, self.readers = self._source.url, self._source.identity, self._source.readers
+        self._renewed: float | None = None
+        """When the source was opened again, by the monotonic clock."""
+        self._lock = threading.Lock()
 
     @property
     def ranges(self) -> bool:
@@ -90,12 +104,22 @@ class _BoundedSource:
             return self._source.ranges
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        with self._boundary():
-            yield from self._source.list(wanted)
+        """Every wanted object. A listing whose credentials expire after its first object ends in the error."""
+        started, has_objects = time.monotonic(), False
+        try:
+            with self._boundary():
+                for listed in self._source.list(wanted):
+                    has_objects = True
+                    yield listed
+        except CredentialsExpired:
+            # Beginning again would list the first objects twice.
+            if has_objects or not self.renew(started):
+                raise
+            with self._boundary():
+                yield from self._source.list(wanted)
 
     def find(self, key: str) -> SourceObject:
-        with self._boundary(key):
-            return self._source.find(key)
+        return self._retried(key, lambda source: source.find(key))
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
         with self._boundary(listed.key):
@@ -109,16 +133,23 @@ class _BoundedSource:
             return error
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        with self._boundary(listed.key):
-            self._source.read_into(listed, start, buffer)
+        self._retried(listed.key, lambda source: source.read_into(listed, start, buffer))
 
     def renew(self, since: float) -> bool:
-        with self._boundary():
-            return self._source.renew(since)
+        """Open the source again, unless another thread did since. The old one stays open: reads may still use it."""
+        if not self._renews:
+            with self._boundary():
+                return self._source.renew(since)
+        with self._lock:
+            # Opened again only once. Reads that failed before that are to try again with the new credentials.
+            if self._renewed is None:
+                self._source = self._opened()
+                self._renewed = time.monotonic()
+                return True
+            return since < self._renewed
 
     def confirm(self, listed: SourceObject) -> None:
-        with self._boundary(listed.key):
-            self._source.confirm(listed)
+        self._retried(listed.key, lambda source: source.confirm(listed))
 
     def response_checksums(self, headers: Headers) -> Checksums:
         with self._boundary():
@@ -144,6 +175,21 @@ class _BoundedSource:
             raise
         except Exception as error:  # noqa: BLE001 - the bytes are in the cache, and the process goes on
             log.warning("%s could not be closed: %s", self._adapter, _described(error))
+
+    def _opened(self) -> Source:
+        with self._boundary():
+            return self._make()
+
+    def _retried(self, key: str, call: Callable[[Source], T]) -> T:
+        started = time.monotonic()
+        try:
+            with self._boundary(key):
+                return call(self._source)
+        except CredentialsExpired:
+            if not self.renew(started):
+                raise
+            with self._boundary(key):
+                return call(self._source)
 
     def _boundary(self, key: str = "") -> _Boundary:
         return _Boundary(self._adapter, self.url, key)

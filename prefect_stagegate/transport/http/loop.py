@@ -8,8 +8,6 @@ runs in the loop's thread unless it says otherwise: it needs no locks, and must 
 
 from __future__ import annotations
 
-import contextvars
-import heapq
 import logging
 import os
 import select
@@ -17,15 +15,14 @@ import threading
 import time
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
-from itertools import count
 from typing import Any
 
 import pycurl
 
 from prefect_stagegate.errors import StagegateError, UsageError
+from prefect_stagegate.transport.event_loop import EventLoop
 from prefect_stagegate.transport.http.exchange import USER_AGENT, Exchange
 from prefect_stagegate.transport.http.messages import Client, Proxies
 from prefect_stagegate.transport.http.proxies import Proxy, proxy_for
@@ -53,8 +50,6 @@ log = logging.getLogger(__name__)
 
 _ProxyKey = tuple[UrlOrigin, Proxies]
 """A request's origin, and the environment's proxy settings."""
-Supply = Callable[[int], Sequence[Exchange]]
-"""Gives further exchanges, at most as many as the argument says; none while there is nothing to request."""
 
 
 class _Slot:
@@ -70,27 +65,11 @@ class _Slot:
         """Bytes of the bodies at the last look, and the time at which they were last seen to grow."""
 
 
-class Loop:
-    """Runs the requests of one transfer, or of all blocking calls of a process.
+class Loop(EventLoop):
+    """Runs the requests of one transfer, or of all blocking calls of a process."""
 
-    Args:
-        name: Of its thread.
-        room: Most exchanges under way at a time.
-        supply: Called for further exchanges while there is room; after it gave none, only once `feed` was called.
-        turned: Called after each turn.
-        ended: Called at the end, in the loop's thread, when no exchange is under way any more.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        room: int,
-        supply: Supply | None = None,
-        turned: Callable[[], None] | None = None,
-        ended: Callable[[], None] | None = None,
-    ) -> None:
-        self.room, self._supply, self._turned, self._ended = room, supply, turned, ended
+    def __init__(self, name: str, *, room: int, **calls: Any) -> None:
+        super().__init__(name, room=room, **calls)
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -102,25 +81,14 @@ class Loop:
         self._free: defaultdict[Client, list[_Slot]] = defaultdict(list)
         self._under_way: dict[pycurl.Curl, _Slot] = {}
         self._waiting: deque[Exchange] = deque()
-        self._calls: deque[Callable[[], object]] = deque()
-        self._later: list[tuple[float, int, Callable[[], object]]] = []
-        self._numbers = count()
         self._resolving: defaultdict[_ProxyKey, list[Exchange]] = defaultdict(list)
         """Exchanges that wait for DNS; they count as under way."""
         self._proxies: dict[_ProxyKey, Proxy | StagegateError | None] = {}
-        self._hungry = True
         self._looking = False
         """Whether the next search for silent servers is scheduled."""
-        self._stopped = False
-        self._over = False
         self._received = 0
         self.reconnected = 0
         """Requests that were sent again, because the server had sent bytes on the connection before any request."""
-        self.failure: BaseException | None = None
-        """The exception that ended the loop: a defect of a function that it calls."""
-        # In the caller's context, which loggers and progress need.
-        context = contextvars.copy_context()
-        self.thread = threading.Thread(target=context.run, args=(self._run,), name=f"stagegate-{name}", daemon=True)
 
     @cached_property
     def _multi(self) -> pycurl.CurlMulti:
@@ -139,35 +107,6 @@ class Loop:
     def received_so_far(self) -> int:
         """Received bytes of bodies, those of failed requests included."""
         return self._received + sum(slot.exchange.received for slot in self._under_way.values() if slot.exchange)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
-
-    def stop(self) -> None:
-        """End every exchange, without its `done`, and then the thread. From any thread."""
-        self._stopped = True
-        self._wake_up()
-
-    def call(self, function: Callable[[], object]) -> None:
-        """Have the loop's thread call a function soon; after its end, the caller's thread does. From any thread."""
-        # Before the look at `_over`: either the ending loop finds the function, or this thread calls it.
-        self._calls.append(function)
-        if self._over:
-            self._run_calls()
-        else:
-            self._wake_up()
-
-    def feed(self) -> None:
-        """Have the loop call `supply` again. From any thread."""
-        if not self._hungry:
-            self._hungry = True
-            self._wake_up()
-
-    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Call a function after so many seconds."""
-        # The number comes before the function, because functions of one moment can't be compared.
-        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), function))
 
     def submit(self, exchange: Exchange) -> None:
         """Add an exchange. From another thread only by `call`."""
@@ -190,20 +129,6 @@ class Loop:
         if threading.get_ident() != self.thread.ident:
             os.eventfd_write(self._wake, 1)
 
-    def _run(self) -> None:
-        try:
-            while not self._stopped:
-                self._turn()
-        except BaseException as error:
-            self.failure = error
-            log.debug("The HTTP loop has ended", exc_info=True)
-        finally:
-            try:
-                self._end()
-            finally:
-                if self._ended:
-                    self._ended()
-
     def _turn(self) -> None:
         self._start_waiting()
         for descriptor, events in self._epoll.poll(self._timeout(), EVENTS):
@@ -214,34 +139,24 @@ class Loop:
                 action |= pycurl.CSELECT_OUT if events & _WRITABLE else 0
                 action |= pycurl.CSELECT_ERR if events & _FAILED else 0
                 self._multi.socket_action(descriptor, action)
-        now = time.monotonic()
-        if self._timer is not None and self._timer <= now:
+        if self._timer is not None and self._timer <= time.monotonic():
             # Before the call, during which libcurl may set the next timer.
             self._timer = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        while self._later and self._later[0][0] <= now:
-            heapq.heappop(self._later)[2]()
+        self._run_later()
         self._run_calls()
         if self._under_way:
             self._complete_ended()
         if self._turned:
             self._turned()
 
-    def _run_calls(self) -> None:
-        while self._calls:
-            try:
-                function = self._calls.popleft()
-            except IndexError:  # another thread took it, after the loop's end
-                return
-            function()
-
     def _timeout(self) -> float:
         """Seconds that epoll may wait; -1.0 for no limit."""
-        # A call from the loop's own thread does not wake epoll, so it must not wait.
-        if self._calls:
-            return 0.0
-        moments = [moment for moment in (self._timer, self._later[0][0] if self._later else None) if moment is not None]
-        return max(0.0, min(moments) - time.monotonic()) if moments else -1.0
+        moments = [seconds for seconds in (super()._timeout(), self._until_timer()) if seconds is not None]
+        return min(moments, default=-1.0)
+
+    def _until_timer(self) -> float | None:
+        return None if self._timer is None else max(0.0, self._timer - time.monotonic())
 
     def _start_waiting(self) -> None:
         """Start the exchanges that wait, then those of `supply`, while there is room."""
@@ -511,9 +426,7 @@ class Loop:
         if "_multi" in vars(self):
             self._multi.close()
         self._epoll.close()
-        # Before the last calls, so that a later `call` runs its function itself.
-        self._over = True
-        self._run_calls()
+        super()._end()
 
 
 class _Resolving(Exception):

@@ -4,7 +4,7 @@
                                       │                                     └→ parts: writers write and hash in order
                                       └→ workers: sources whose calls block, from the claim to the commit
 
-Code here runs in the HTTP loop's thread unless it says otherwise: it needs no locks, and must not wait. What may wait
+Code here runs in the loop's thread unless it says otherwise: it needs no locks, and must not wait. What may wait
 (blocking calls, opening large objects, explaining failures) runs in workers, which `call` back into the loop.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import replace
 from functools import cached_property, partial
+from typing import TYPE_CHECKING, cast
 
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.errors import (
@@ -31,15 +32,19 @@ from prefect_stagegate.errors import (
     StagegateError,
 )
 from prefect_stagegate.model import Action, PlannedObject, Receipt
-from prefect_stagegate.transport.http import Exchange, Loop, Request, Response
+from prefect_stagegate.sources.adapter import Source
+from prefect_stagegate.transport.event_loop import EventLoop
 from prefect_stagegate.transport.transfer.checks import Offers
 from prefect_stagegate.transport.transfer.context import Done, TransferContext
-from prefect_stagegate.transport.transfer.job import Job, SourceGroup
+from prefect_stagegate.transport.transfer.job import Job, SourceGroup, replicas_of
 from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
 from prefect_stagegate.transport.transfer.read_queues import Read, ReadQueues, SourceQueue
 from prefect_stagegate.transport.transfer.waiting import Waits
 from prefect_stagegate.transport.transfer.whole import WholeDownload
 from prefect_stagegate.transport.transfer.workers import Results, WorkerPool
+
+if TYPE_CHECKING:
+    from prefect_stagegate.transport.http import Exchange, Loop, Request, Response
 
 WRITERS = 2
 """Threads that write and hash the parts of large objects."""
@@ -68,7 +73,7 @@ class Engine:
     ) -> None:
         self._context, self._plan, self._max_failed = context, plan, max_failed
         self._groups = groups
-        self._loop = Loop(
+        self._loop = _loop_class(groups)(
             "transfer",
             room=context.limits.in_flight,
             supply=self._supply,
@@ -248,6 +253,8 @@ class Engine:
         return self._exchange(read, request)
 
     def _exchange(self, read: Read, request: Request) -> Exchange:
+        from prefect_stagegate.transport.http import Exchange
+
         read.attempt, read.started, read.connected = read.attempt + 1, time.monotonic(), True
         read.queue.reads.add(read)
         buffer, sink = None, None
@@ -333,7 +340,7 @@ class Engine:
             self._retry(read, error, renewed=False)
             return
         if request:
-            self._loop.submit(self._exchange(read, request))
+            cast("Loop", self._loop).submit(self._exchange(read, request))
         else:  # renewed credentials are of a kind that only blocking calls can use
             read.queue.release()
             self._give_up(read)
@@ -610,6 +617,16 @@ class Engine:
                 self.results.add(done)
                 self._loop.call(partial(self._close_download, download))
             self._loop.feed()
+
+
+def _loop_class(groups: Sequence[SourceGroup]) -> type[EventLoop]:
+    """The HTTP loop, unless all calls of all sources block: a staging of local files imports no HTTP client."""
+    members = [source for group in groups for source in group.members()]
+    if not replicas_of(groups) and all(type(source).request is Source.request for source in members):
+        return EventLoop
+    from prefect_stagegate.transport.http import Loop
+
+    return Loop
 
 
 def _needs_checksums(job: Job) -> bool:

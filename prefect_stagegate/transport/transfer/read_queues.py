@@ -6,9 +6,9 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from prefect_stagegate.sources.adapter import Source
-from prefect_stagegate.transport.http import Request
 from prefect_stagegate.transport.transfer.context import TransferContext
 from prefect_stagegate.transport.transfer.job import Job, SourceGroup, replicas_of
 from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
@@ -16,6 +16,9 @@ from prefect_stagegate.transport.transfer.retry import Retrier
 from prefect_stagegate.transport.transfer.whole import WholeDownload
 from prefect_stagegate.transport.transfer.workers import WorkerPool
 from prefect_stagegate.transport.transfer_limits import Limits
+
+if TYPE_CHECKING:
+    from prefect_stagegate.transport.http import Request
 
 TINY = 64 << 10
 """Largest object, in bytes, that blocking workers take in batches: handing it over costs more than reading it."""
@@ -126,7 +129,7 @@ def is_tiny(job: Job) -> bool:
 class ReadQueues:
     """A queue for each source and each replica, and the large objects that are open.
 
-    The plan's thread puts jobs in; all else happens in the HTTP loop's thread.
+    The plan's thread puts jobs in; all else happens in the loop's thread.
 
     Args:
         context: Limits and retriers.

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 
 from prefect_stagegate.cache.blobs import Blobs
-from prefect_stagegate.cache.holders import Holder
+from prefect_stagegate.cache.leases import Holder
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.transport.transfer.job import ClaimWait, Job
 from prefect_stagegate.transport.transfer.progress import Progress
