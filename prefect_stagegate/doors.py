@@ -45,11 +45,14 @@ class Command:
     function: str
     """`module:attribute`; empty for a word that only has subcommands."""
     line: str
-    """What it does, for the overview: the first line of the function's docstring."""
+    """What it does, for the overview: the first line of the function's docstring. The function may return an
+    `ExitCode`."""
     title: str = ""
     """The group of the overview; empty for a subcommand."""
     usage: str = ""
     """The arguments, where cyclopts would call them all ARGS."""
+    tip: str = ""
+    """What the overview ends with. A command that has one comes first in its group."""
 
 
 @dataclass(frozen=True, slots=True)

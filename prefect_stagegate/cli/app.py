@@ -32,7 +32,7 @@ BROKEN_PIPE = 141
 
 EPILOGUE = (
     "Exit codes: 0 pass (warnings included), 1 gate failed, 2 bad usage or spec, 3 error or inconclusive, "
-    "4 waiting for approval.\n\nTry it on real data, with nothing to set up: `stagegate demo`."
+    "4 waiting for approval."
 )
 OPTIONS = Group("Options", sort_key=5)
 NO_DEFAULT = Parameter(show_default=False)
@@ -44,12 +44,13 @@ def command_line(words: Sequence[str]) -> App:
 
     Only the overview gives each command its line there: with one, a command's own help would show nothing else.
     """
+    known = commands_for(words)
     app = App(
         name=program_name(),
         version=__version__,
         suppress_keyboard_interrupt=False,
         help="Stage data beside the GPUs, prove and validate it, and promote only what its gate accepts.",
-        help_epilogue=EPILOGUE,
+        help_epilogue="\n\n".join([EPILOGUE, *(command.tip for command in known if command.tip)]),
         group_commands=Group("Options"),
         group_parameters=OPTIONS,
         default_parameter=NO_DEFAULT,
@@ -57,7 +58,6 @@ def command_line(words: Sequence[str]) -> App:
     if _asks_for_overview(words):
         line = "Let bash, zsh or fish complete commands and options."
         app.register_install_completion_command(help=line, help_epilogue="", group="Options")
-    known = commands_for(words)
     groups = {title: Group.create_ordered(title) for title in TITLES}
     for order, command in enumerate(known):
         if " " not in command.words:

@@ -8,7 +8,6 @@ from prefect_stagegate.doors import Command, plugins
 
 _TABLE: dict[str, tuple[tuple[str, ...], ...]] = {
     "The way of the data": (
-        ("demo", "demo", "Run the main job on real data, with nothing to set up."),
         ("stage", "stage_commands", "Make a version from a spec's sources, or fetch an existing version to this node."),
         ("validate", "gate_commands", "Run a version's contract."),
         ("check", "gate_commands", "Gather the evidence that a gate requires, decide, and record the decision."),
@@ -134,4 +133,4 @@ def commands_for(words: Sequence[str]) -> list[Command]:
     found = {command.words: command for command in CORE}
     for command in (command for plugin in plugins() for command in plugin.commands):
         found.setdefault(command.words, command)  # nobody takes another's name
-    return sorted(found.values(), key=lambda command: (*TITLES, command.title).index(command.title))
+    return sorted(found.values(), key=lambda command: ((*TITLES, command.title).index(command.title), not command.tip))

@@ -18,6 +18,7 @@ from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.cache.quarantine import Quarantine, Quarantined
 from prefect_stagegate.cli.flags import All, Json, Places, VersionName
 from prefect_stagegate.cli.printing import (
+    EMPTY_CATALOG,
     end_unreadable,
     print_failed,
     print_json_list,
@@ -70,7 +71,7 @@ def ls(
 
 def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
     if not lines:
-        say("The catalog is empty. Stage a spec with `stagegate stage SPEC`, or try `stagegate demo`.")
+        say(EMPTY_CATALOG)
         return
     version = Column("version", no_wrap=True)  # people copy it, so it is never cut
     about = ("dataset", version, "staged", "refs", "decisions", "files", "size", "weakest pin")

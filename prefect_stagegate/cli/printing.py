@@ -28,6 +28,7 @@ ANYBODY = (
     "Anybody may adopt another policy: this one has no rule. Add `policy: {change: {approval: {count: 1, from: "
     "[governance]}}}` to the spec and adopt it."
 )
+EMPTY_CATALOG = "The catalog is empty. Stage a spec with `stagegate stage SPEC`, or try `stagegate demo`."
 SHOWN_WITHOUT_ALL = 20
 """Lines that a list has without `--all`."""
 UNBROKEN_WIDTH = 1000

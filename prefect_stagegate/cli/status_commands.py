@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import Parameter
 
 from prefect_stagegate.cli.flags import Json, Places
-from prefect_stagegate.cli.printing import ANYBODY, escaped, print_records
+from prefect_stagegate.cli.printing import ANYBODY, EMPTY_CATALOG, escaped, print_records
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import CatalogError, ExitCode, SourceError, UsageError
 from prefect_stagegate.jobs.review import status as job
@@ -118,7 +118,7 @@ def _texts(
     if not lines and mine:
         texts.append(f"Nothing waits for {workspace.identity.name}.")
     elif not texts:
-        texts.append(EMPTY)
+        texts.append(EMPTY_CATALOG)
     return [escaped(text) for text in texts]
 
 
@@ -152,7 +152,6 @@ NAME_WIDTH = 20
 INDENT = " " * 14
 """Below a line's name, behind the longest standing."""
 CHANGE_INDENT = 11
-EMPTY = "The catalog is empty. Stage a spec with `stagegate stage SPEC`, or try `stagegate demo`."
 LONGEST_REASON = 300
 """Characters of a reason: `stagegate report` has all of it."""
 

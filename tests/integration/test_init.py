@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from prefect_stagegate.cli.app import main
-from prefect_stagegate.demo.data import Flights, write_reference
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.first_spec import FirstSpec, write_first_spec
 from prefect_stagegate.jobs.gating.check import check
@@ -31,13 +33,15 @@ def first_spec(folder: Path, dataset: str = "") -> FirstSpec:
 def flights(tmp_path: Path) -> Path:
     """Two months of flights, two tables of one file, partitions, and a file that is no table."""
     folder = tmp_path / "NYC Flights"
-    write_reference(folder)
-    (folder / "flights").mkdir()
+    (folder / "flights").mkdir(parents=True)
     (folder / "by-origin/origin=EWR").mkdir(parents=True)
-    months = Flights().first()
-    for name in sorted(months)[:2]:
-        (folder / "flights" / name).write_bytes(months[name])
-        (folder / "by-origin/origin=EWR" / f"part-{name}").write_bytes(months[name])
+    for name in ("airlines", "airports", "planes", "weather"):
+        (folder / f"{name}.csv").write_text(f"{name},kind\n1,x\n2,y\n")
+    for name in ("2013-01.parquet", "2013-02.parquet"):
+        hours = [datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(100)]
+        table = pa.table({"year": [2013] * 100, "origin": ["EWR", "JFK"] * 50, "time_hour": hours})
+        for path in (folder / "flights" / name, folder / "by-origin/origin=EWR" / f"part-{name}"):
+            pq.write_table(table, path)
     (folder / "LICENSE.txt").write_text("CC0")
     return folder
 

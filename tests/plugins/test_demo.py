@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.demo.data import DEFECTS, MONTHS, Flights, file_name
-from prefect_stagegate.demo.folder import MARKER, SHIPPED, renewed
-from prefect_stagegate.demo.run import _command
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import read_spec
+from prefect_stagegate.plugins.demo.data import DEFECTS, MONTHS, Flights, file_name
+from prefect_stagegate.plugins.demo.folder import MARKER, SHIPPED, renewed
+from prefect_stagegate.plugins.demo.run import _command
 from tests.plugins.pages.page_server import text_of
 from tests.support.waiting import eventually
 

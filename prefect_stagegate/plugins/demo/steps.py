@@ -5,8 +5,13 @@ Prefect reads its settings when it is imported: import this after `services.isol
 
 from __future__ import annotations
 
-from prefect_stagegate.demo.consumer import PRODUCTION, Figure, read_production
-from prefect_stagegate.demo.data import (
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.workspace import open_workspace
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Outcome, Version
+from prefect_stagegate.plugins.demo.consumer import PRODUCTION, Figure, read_production
+from prefect_stagegate.plugins.demo.data import (
     DEFECTS,
     MONTHS,
     PARTNER,
@@ -17,15 +22,10 @@ from prefect_stagegate.demo.data import (
     swap_dates,
     write_reference,
 )
-from prefect_stagegate.demo.folder import DATASET, DemoFolder, near
-from prefect_stagegate.demo.passage import Passage, Passages
-from prefect_stagegate.demo.services import REQUESTER
-from prefect_stagegate.demo.story import Story
-from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.jobs.gating.approve import approve
-from prefect_stagegate.jobs.gating.reports import report_of
-from prefect_stagegate.jobs.workspace import open_workspace
-from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Outcome, Version
+from prefect_stagegate.plugins.demo.folder import DATASET, DemoFolder, near
+from prefect_stagegate.plugins.demo.passage import Passage, Passages
+from prefect_stagegate.plugins.demo.services import REQUESTER
+from prefect_stagegate.plugins.demo.story import Story
 from prefect_stagegate.show import document_of, render
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.units import bytes_text, count_text, digest_text

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from prefect_stagegate.demo.folder import DemoFolder
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.plugins.demo.folder import DemoFolder
 from prefect_stagegate.testing.launching import tied_to_parent
 from prefect_stagegate.testing.servers import OWNER, free_port
 from prefect_stagegate.transport.http import Request, fetch

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from prefect_stagegate.demo import run
 from prefect_stagegate.errors import MissingExtra
+from prefect_stagegate.plugins.demo.run import run
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,16 @@ folder     the demo's folder
 story      prints what happens
 """
 
-from prefect_stagegate.demo.run import run
+from prefect_stagegate.doors import Command, Plugin
 
-__all__ = ["run"]
+PLUGIN = Plugin(
+    commands=(
+        Command(
+            "demo",
+            f"{__name__}.commands:demo",
+            "Run the main job on real data, with nothing to set up.",
+            "The way of the data",
+            tip="Try it on real data, with nothing to set up: `stagegate demo`.",
+        ),
+    )
+)

@@ -10,14 +10,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect_stagegate.demo.data import Flights, require_package
-from prefect_stagegate.demo.folder import DATASET, DemoFolder, near, renewed
-from prefect_stagegate.demo.services import isolate, prefect_server
-from prefect_stagegate.demo.story import Story
+from prefect_stagegate.plugins.demo.data import Flights, require_package
+from prefect_stagegate.plugins.demo.folder import DATASET, DemoFolder, near, renewed
+from prefect_stagegate.plugins.demo.services import isolate, prefect_server
+from prefect_stagegate.plugins.demo.story import Story
 from prefect_stagegate.testing.servers import require_weed, seaweedfs
 
 if TYPE_CHECKING:
-    from prefect_stagegate.demo.steps import Demo
+    from prefect_stagegate.plugins.demo.steps import Demo
 
 
 def run(root: Path) -> None:
@@ -57,7 +57,7 @@ def _ready(story: Story, folder: DemoFolder) -> Iterator[Demo]:
             prefect = servers.enter_context(prefect_server(folder.logs / "prefect-server.log"))
             flights = Flights()
             s3 = servers.enter_context(seaweedfs(folder.s3))
-            from prefect_stagegate.demo.steps import Demo  # imports Prefect, which reads its settings then
+            from prefect_stagegate.plugins.demo.steps import Demo  # imports Prefect, which reads its settings then
 
             demo = Demo(story, folder, s3, flights)
             prefect.wait()

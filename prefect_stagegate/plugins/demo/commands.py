@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.flags import Debug
 from prefect_stagegate.cli.interrupts import INTERRUPTED
-from prefect_stagegate.demo import run
+from prefect_stagegate.plugins.demo.run import run
 
 Folder = Annotated[
     Path,
