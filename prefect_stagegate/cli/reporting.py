@@ -149,18 +149,9 @@ def _staged_at(workspace: Workspace, version: ResolvedVersion) -> str:
 def print_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
     """Print the whole plan: the cost first, then each check."""
     if json:
-        print_json(
-            [
-                {
-                    "check": check.requirement.check,
-                    "state": check.state,
-                    "reason": check.reason,
-                    "seconds": check.seconds,
-                    "bytes_to_fetch": check.fetches,
-                }
-                for check in planned
-            ]
-        )
+        names = ("check", "state", "reason", "seconds", "bytes_to_fetch")
+        rows = [(check.requirement.check, check.state, check.reason, check.seconds, check.fetches) for check in planned]
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
         return
     say(forecast(planned))
     for check in planned:

@@ -325,16 +325,10 @@ def _print_differences(differences: Sequence[EnvironmentDifference]) -> None:
     if not differences:
         say("The two are alike.")
         return
-    rows = [
-        (
-            Text(difference.weight, _COLOURS[difference.weight]),
-            f"{difference.group} {difference.name}",
-            difference.there,
-            difference.here,
-            difference.why,
-        )
-        for difference in differences
-    ]
+    rows = []
+    for difference in differences:
+        texts = (f"{difference.group} {difference.name}", difference.there, difference.here, difference.why)
+        rows.append((Text(difference.weight, _COLOURS[difference.weight]), *texts))
     print_rows(("weight", Column("what", no_wrap=True), "there", "here", "why"), rows)
     for fix in dict.fromkeys(difference.fix for difference in differences if difference.fix):
         say(f"→ {fix}")
