@@ -28,13 +28,11 @@ HANG = --max-worker-restart 0 -o faulthandler_exit_on_timeout=true -o faulthandl
 test: setup ## run the tests that need nothing but Python
 	$(BIN)/pytest -n 3 $(BY_FILE) $(HANG)=500 --durations=10
 
-# Plugins whose folders the core still imports.
-IMPORTED := profile
 CORE := .core
 test-core: setup ## run the core's tests in a copy of the project without plugins
 	rm -rf $(CORE) && mkdir $(CORE)
 	git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T - | tar -x -C $(CORE)
-	cd $(CORE) && rm -rf tests/plugins tests/project tests/contract/test_frozen_store.py $(filter-out $(IMPORTED:%=prefect_stagegate/plugins/%/),$(wildcard prefect_stagegate/plugins/*/))
+	cd $(CORE) && rm -rf tests/plugins tests/project tests/contract/test_frozen_store.py prefect_stagegate/plugins/*/
 	cd $(CORE) && PYTHONPATH=$(abspath $(CORE)) $(abspath $(BIN))/pytest -n 3 $(BY_FILE) $(HANG)=500 --durations=10
 
 # Dagster, and Argo's models, whose dependencies are not ours.

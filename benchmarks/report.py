@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.plugins.reports import large
 from tests.support.browser import DESKTOP, PHONE, chromium, opened
 from tests.support.renderings import to_html
-from tests.support.reports import large
 
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
 
