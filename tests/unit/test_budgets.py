@@ -27,6 +27,9 @@ and bindings beside their checks, 35 import a task when asked for, 18 let plugin
 sections to pages, 91 let them find replicas, 20 let them make four further offers, 76 let
 them declare settings,
 113 let them add pages, 62 declare engines."""
+TWICE = {"modules": 10, "classes": 9}
+"""Names of modules, and of public classes at their top, that occur more than once. A plugin's `commands` is one; five
+of the classes are doors and what comes through them."""
 PLUGINS = "prefect_stagegate.plugins."
 EDGES = {"core to plugins": 0, "among plugins": 0}
 """Imports that keep a plugin from being deleted alone."""
@@ -62,6 +65,20 @@ def test_package_has_few_lines() -> None:
     ]
     lines = sum(len(path.read_text().splitlines()) for path in files)
     assert 10_000 < lines <= LINES
+
+
+def test_names_occur_once() -> None:
+    modules, classes = Counter[str](), Counter[str]()
+    for module in grimp.build_graph("prefect_stagegate").modules:
+        path = ROOT / f"{module.replace('.', '/')}.py"
+        if path.is_file() and path.name != "__main__.py":
+            modules[path.stem] += 1
+            classes.update(re.findall(r"^class ([A-Z]\w*)", path.read_text(), re.MULTILINE))
+    twice = {
+        kind: sorted(name for name, count in names.items() if count > 1)
+        for kind, names in (("modules", modules), ("classes", classes))
+    }
+    assert all(len(names) <= TWICE[kind] for kind, names in twice.items()), twice
 
 
 def test_few_imports_name_a_plugin() -> None:
