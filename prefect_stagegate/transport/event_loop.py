@@ -83,7 +83,8 @@ class EventLoop:
         return 0
 
     def _wake_up(self) -> None:
-        self._woken.set()
+        if threading.get_ident() != self.thread.ident:
+            self._woken.set()
 
     def _run(self) -> None:
         try:
@@ -100,7 +101,7 @@ class EventLoop:
                     self._ended()
 
     def _turn(self) -> None:
-        if self._supply and self._hungry:
+        while self._supply and self._hungry:
             self._hungry = False  # before the call: `feed` may be called during it
             self._supply(self.room)
         self._woken.wait(self._timeout())
@@ -112,8 +113,7 @@ class EventLoop:
 
     def _timeout(self) -> float | None:
         """Seconds until the next function is due; None for none."""
-        # A call from the loop's own thread may wake nothing, so it must not wait.
-        if self._calls:
+        if self._calls:  # of the loop's own thread, which wakes nothing
             return 0.0
         return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
 
