@@ -1,13 +1,8 @@
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
 import re
-from dataclasses import replace
-from html.parser import HTMLParser
-from xml.etree import ElementTree as ET
 
 import pytest
 from rich.console import Console
@@ -18,7 +13,7 @@ from prefect_stagegate.show.next_steps import STEPS
 from prefect_stagegate.show.rows import Standing
 from prefect_stagegate.show.text import FINDINGS
 from prefect_stagegate.testing.contexts import DIGEST, OTHER_DIGEST, a_spec
-from tests.support.renderings import to_html, to_json, to_junit, to_markdown, to_rich, to_text
+from tests.support.renderings import to_json, to_markdown, to_rich, to_text
 
 HOSTILE = (
     "a<script>alert(1)</script>.parquet",
@@ -49,7 +44,7 @@ ALL = (
     answer("parity_python", Outcome.FAIL, severity=Severity.WARNING),
     WAITS,
 )
-WRITERS = {"html": to_html, "markdown": to_markdown, "text": to_text, "junit": to_junit, "json": to_json}
+WRITERS = {"markdown": to_markdown, "text": to_text, "json": to_json}
 
 
 def a_report(
@@ -93,7 +88,6 @@ def test_blocking_checks_are_grouped_by_owner_with_a_fix() -> None:
     ]
     for written in (to_text(report), terminal(report, 200)):
         assert "data (data-eng@example.org): schema, freshness" in written
-    assert "schema, freshness" in to_html(report)
     assert "  - newest: Ask for more." in to_markdown(report)
     assert a_report(WAITS, outcome=DecisionOutcome.WAITING).turns[0].person.role == "infra"
     assert a_report(answer("schema", Outcome.PASS), outcome=DecisionOutcome.ACCEPTED).turns == ()
@@ -134,7 +128,7 @@ def test_steps_name_the_files_that_a_fix_is_for() -> None:
     step = "0.parquet, 1.parquet, 2.parquet and 2 more: Write it again."
     report = a_report(answer("coverage", Outcome.FAIL, *torn))
     assert report.steps[0] == report.turns[0].fixes[0] == step
-    for written in (to_text(report), to_html(report), terminal(report, 120)):
+    for written in (to_text(report), terminal(report, 120)):
         assert step in written
 
 
@@ -147,12 +141,12 @@ def test_steps_name_the_files_that_a_fix_is_for() -> None:
         (OTHER_DIGEST, DecisionOutcome.ACCEPTED, "sha256:e07ae07ae07a"),
     ],
 )
-@pytest.mark.parametrize("writer", ["html", "markdown", "text"])
+@pytest.mark.parametrize("writer", ["markdown", "text"])
 def test_top_tells_version_policy_and_what_is_served(
     writer: str, serves: str, outcome: DecisionOutcome, sentence: str
 ) -> None:
     written = WRITERS[writer](a_report(*ALL, outcome=outcome, serves=serves))
-    top = re.sub(r"<[^>]*>|`", "", written[: written.index("hose turn")])
+    top = written[: written.index("hose turn")].replace("`", "")
     for part in ("nycflights@sha256:4f9c4f9c4f9c", "sha256:aaaaaaaaaaaa", "serves", sentence):
         assert part in top
     assert ("still" in top) == ("still" in sentence)
@@ -225,78 +219,11 @@ def test_decision_without_any_check_is_shown() -> None:
         assert "nycflights" in writer(a_report(outcome=DecisionOutcome.INCONCLUSIVE))
 
 
-@pytest.mark.parametrize("writer", ["html", "markdown", "text", "junit"])
+@pytest.mark.parametrize("writer", ["markdown", "text"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_terminal_escapes_and_direction_marks_are_removed(writer: str, name: str) -> None:
     written = WRITERS[writer](a_report(answer("schema", Outcome.FAIL, Finding(name, name, name))))
     assert not set("\x1b\x07\u202e").intersection(written)
-
-
-# ── HTML ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Page(HTMLParser):
-    """What a browser would see: tags with their attributes, and the text between them."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-@pytest.fixture(scope="module")
-def hostile_page() -> Page:
-    findings = (Finding(name, name, name) for name in HOSTILE)
-    return Page(to_html(a_report(answer("schema", Outcome.FAIL, *findings), *ALL[3:])))
-
-
-def test_page_has_one_script_and_refers_to_nothing_outside(hostile_page: Page) -> None:
-    names = [tag for tag, _ in hostile_page.tags]
-    assert not set(names).intersection({"img", "link", "iframe", "object", "embed", "form", "base", "image", "use"})
-    assert names.count("script") == 1
-    for tag, attributes in hostile_page.tags:
-        assert not {"src", "srcset", "style", "background"}.intersection(attributes), tag
-        assert not [name for name in attributes if name.startswith("on")], tag
-    links = {attributes["href"] for tag, attributes in hostile_page.tags if tag == "a"}
-    ids = [attributes["id"] for _, attributes in hostile_page.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    assert {link[1:] for link in links if link and link.startswith("#")} <= set(ids)
-    links = {link for link in links if link and not link.startswith("#")}
-    assert links == {
-        "mailto:data-eng@example.org",
-        "mailto:oncall@example.org",
-        "mailto:platform@example.org",
-        "mailto:legal@example.org",
-        "https://wiki.example.org/nycflights",
-    }
-    assert not re.search(r"@import|url\(", to_html(a_report(*ALL)))
-
-
-def test_page_shows_hostile_names_as_they_are(hostile_page: Page) -> None:
-    assert "a<script>alert(1)</script>.parquet" in hostile_page.text
-    assert "{{ 7 * 7 }}" in hostile_page.text
-    assert r"\x1b[2Jcleared\x07.parquet" in hostile_page.text
-
-
-def test_page_forbids_the_browser_to_fetch_anything(hostile_page: Page) -> None:
-    (policy,) = [a["content"] for tag, a in hostile_page.tags if a.get("http-equiv") == "Content-Security-Policy"]
-    script = re.findall(r"<script>(.*?)</script>", to_html(a_report(*ALL)), re.DOTALL)[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-
-
-def test_runbook_is_a_link_only_when_it_is_on_the_web() -> None:
-    decision = Decision("nycflights", DIGEST, "pilot", DecisionOutcome.ACCEPTED, ALL[:1], "", "", "")
-    page = Page(to_html(build_report(decision, a_spec(runbook="javascript:alert(1)"))))
-    assert "javascript:alert(1)" in page.text
-    assert not [a for tag, a in page.tags if tag == "a" and "javascript" in str(a["href"])]
 
 
 # ── Markdown ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -323,35 +250,6 @@ def test_markdown_keeps_commands_and_code_copyable() -> None:
     written = to_markdown(a_report(answer("space", Outcome.FAIL, fix)))
     assert "Run `stagegate gc`, or give it more room." in written
     assert "`stagegate check nycflights@latest --gate production`" in written
-
-
-# ── JUnit ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_junit_counts_what_blocks_and_nothing_else() -> None:
-    (suite,) = ET.fromstring(to_junit(a_report(*ALL)))
-    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
-    assert counts == {"tests": "8", "failures": "1", "errors": "2", "skipped": "2"}
-    elements = {
-        name: [case.get("name") for case in suite.iter("testcase") if case.find(name) is not None]
-        for name in ("failure", "error", "skipped")
-    }
-    assert elements == {"failure": ["schema"], "error": ["space", "approval"], "skipped": ["owner", "rollback"]}
-
-
-@pytest.mark.parametrize("name", [*HOSTILE, "nul\x00", "half\ud800", "\ufffe"])
-def test_junit_is_well_formed_whatever_files_are_called(name: str) -> None:
-    written = to_junit(a_report(answer("schema", Outcome.FAIL, Finding(name, name, name))))
-    (failure,) = ET.fromstring(written.encode()).iter("failure")
-    assert failure.text
-
-
-def test_junit_times_are_those_of_the_checks() -> None:
-    checks = [replace(answer(name, Outcome.PASS), seconds=took) for name, took in (("schema", 1.5), ("license", None))]
-    root = ET.fromstring(to_junit(a_report(*checks, replace(ALL[2], check="drift", seconds=0.25))))
-    (suite,) = root
-    assert [case.get("time") for case in suite.iter("testcase")] == ["0.250", "1.500", "0.000"]
-    assert (suite.get("time"), root.get("time")) == ("1.750", "1.750")
 
 
 # ── JSON and terminals ──────────────────────────────────────────────────────────────────────────────────────────────
