@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.pages.pages_settings import PagesSettings
 from prefect_stagegate.plugins.spark.spark_settings import SparkSettings
+
+OVERLAYS = Path(__file__).parents[2] / "deployments/kubernetes/overlays"
 
 
 def test_without_variables_each_plugin_has_its_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,3 +101,10 @@ def test_a_bad_value_is_told_with_its_variable(variable: str, value: str, what: 
         Settings.from_environment({variable: value})
     assert f"{variable}: " in str(caught.value)
     assert what in str(caught.value)
+
+
+@pytest.mark.parametrize("overlay", ["pilot", "production"])
+def test_overlays_set_only_settings_that_exist(overlay: str) -> None:
+    kustomization = yaml.safe_load((OVERLAYS / f"{overlay}/kustomization.yaml").read_text())
+    given = dict(line.split("=", 1) for line in kustomization["configMapGenerator"][0]["literals"])
+    assert Settings.from_environment(given).catalog == "s3://lake/stagegate"

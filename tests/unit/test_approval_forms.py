@@ -214,11 +214,11 @@ def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monke
     approval_forms.ask_for_approval(decision, 60, cache=on[0], catalog=on[1])
     shown = suspended[0]["wait_for_input"]._description
     for part in (
-        f"| version | `things@{digest_text(proposed)}` |",
-        "| requested by | ada |",
-        "| size | 3 files, 20 B |",
-        "| rows | 4 |",
-        f"| production serves | `{digest_text(served)}` |",
+        f"- version: `things@{digest_text(proposed)}`",
+        "- requested by: ada",
+        "- size: 3 files, 20 B",
+        "- rows: 4",
+        f"- production serves: `{digest_text(served)}`",
         "1 file added (6 B), 1 file removed (6 B), 1 file changed (8 B)",
         "Who may answer: anybody, except ada, who asked",
     ):

@@ -224,13 +224,6 @@ def test_only_the_agent_gets_a_token_of_kubernetes() -> None:
     assert [mount["name"] for mount in blobs["volumeMounts"]] == ["cache", "tmp", "credentials"]
 
 
-@pytest.mark.parametrize("overlay", ["pilot", "production"])
-def test_overlays_set_only_settings_that_exist(overlay: str) -> None:
-    kustomization = yaml.safe_load((DEPLOYMENTS / f"kubernetes/overlays/{overlay}/kustomization.yaml").read_text())
-    given = dict(line.split("=", 1) for line in kustomization["configMapGenerator"][0]["literals"])
-    assert Settings.from_environment(given).catalog == "s3://lake/stagegate"
-
-
 # ── images ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 DOCKERFILES = [DEPLOYMENTS / "Dockerfile", DEPLOYMENTS / "Dockerfile.cuda"]

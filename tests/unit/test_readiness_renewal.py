@@ -102,8 +102,8 @@ def test_what_a_node_lacks_is_told_from_what_a_version_lacks() -> None:
 
 @pytest.mark.parametrize("severity", ["warning", "info"])
 def test_what_does_not_block_is_asked_and_stops_nobody(severity: str) -> None:
-    context = about("license", {"space": {"severity": severity}}, "drift", cache_volume=replace(VOLUME, free=1))
-    requirements = (*context.gate.requirements[:2], Requirement("drift", Severity(severity), {}))
+    context = about("license", {"space": {"severity": severity}}, "expectations", cache_volume=replace(VOLUME, free=1))
+    requirements = (*context.gate.requirements[:2], Requirement("expectations", Severity(severity), {}))
     context = replace(context, gate=replace(context.gate, requirements=requirements))
 
     renewal = renewed(context, [])

@@ -436,3 +436,16 @@ def test_huge_record_on_s3_is_refused_before_its_body(seaweedfs: SeaweedFS) -> N
     unreadable = UnreadableRecords()
     assert read_nodes(catalog, unreadable) == []
     assert "nodes/gpu-1.json can't be read: it has 5,242,880 bytes" in unreadable.all[0].problem
+
+
+@pytest.mark.parametrize("words", [["nodes"], ["where", "things"]])
+def test_lists_of_nodes_load_no_staging(tmp_path: Path, words: list[str]) -> None:
+    Catalog.open(str(tmp_path / "catalog"))
+    script = (
+        "import sys; from prefect_stagegate.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print('prefect_stagegate.jobs.staging.stage' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", script, *words, "--cache", str(tmp_path), "--catalog", str(tmp_path / "catalog")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "False"

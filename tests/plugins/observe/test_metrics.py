@@ -249,3 +249,9 @@ def test_damaged_counters_leave_the_rest(scenario: Scenario) -> None:
     shown = values(node_metrics_text(workspace.cache, workspace.settings))
     assert shown["stagegate_steps_total", "things", "ok", "stage"] == 1
     assert shown["stagegate_cache_used_bytes",] == 4096
+
+
+def test_metrics_refuse_a_mistyped_catalog(tmp_path: Path, run_stagegate: Run) -> None:
+    done = run_stagegate("metrics")
+    assert done.returncode == 3
+    assert f"There is no catalog at {tmp_path / 'catalog'}." in done.stderr
