@@ -149,9 +149,10 @@ CONDITIONAL = {
         "test_without_credentials_it_is_told_what_to_set",
     ),
     "servers": ("test_a_server_that_does_not_answer_may_be_asked_again",),
+    "libraries": ("test_whatever_a_library_raises_names_source_and_object",),
 }
 """Features that some places don't have, with their tests. A table's URL names the whole table, so it has no single
-objects and no bare folders."""
+objects and no bare folders. A local folder is read by the operating system, whose only errors are of `OSError`."""
 
 
 class SourceContract:

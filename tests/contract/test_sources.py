@@ -20,10 +20,10 @@ from tests.support.webservers import nginx, rclone
 MEMORY = "fsspec.implementations.memory.MemoryFileSystem"
 
 
-class TestFiles(SourceContract, without=("credentials", "servers")):
+class TestFiles(SourceContract, without=("credentials", "servers", "libraries")):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
-        return folder(tmp_path, f"file://{tmp_path}/", library=("os.scandir", "os.preadv"))
+        return folder(tmp_path, f"file://{tmp_path}/")
 
 
 class TestS3(SourceContract):

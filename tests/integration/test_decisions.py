@@ -91,9 +91,8 @@ def test_decisions_of_all_versions_are_listed(decided: tuple[Dataset, str, str])
 def test_an_old_decision_is_drawn_again_from_its_record(decided: tuple[Dataset, str, str], tmp_path: Path) -> None:
     dataset, refused, _ = decided
     name = dataset.listed()[0]["id"]
-    dataset.do("report", name[:19], "--html", "r.html", "--junit", "r.xml", "--markdown", "r.md")
-    for written in ("r.html", "r.xml", "r.md"):
-        assert refused in (tmp_path / written).read_text()
+    dataset.do("report", name[:19], "--markdown", "r.md")
+    assert refused in (tmp_path / "r.md").read_text()
     drawn = json.loads(dataset.do("report", name.removeprefix("sha256:"), "--json"))
     assert (drawn["outcome"], drawn["serves"], drawn["accepted"]) == ("refused", "", False)  # pilot named none then
     assert "things is refused for pilot. It fails license." in dataset.do("report", name)
