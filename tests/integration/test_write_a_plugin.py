@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,7 +45,8 @@ def acme(site: Path, tmp_path: Path, run_stagegate: Run) -> Run:
     }
     (tmp_path / "scans.yaml").write_text(json.dumps(spec))
     places = {"ACME_SHARE": "share", "STAGEGATE_ACME_QUOTA": "quota", "ACME_JOURNAL": "journal"}
-    env = {"PYTHONPATH": str(site), **{name: str(tmp_path / path) for name, path in places.items()}}
+    paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {"PYTHONPATH": paths, **{name: str(tmp_path / path) for name, path in places.items()}}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return run_stagegate(*words, env=env)
@@ -89,10 +91,10 @@ def test_command_of_the_page_keeps_records(acme: Run) -> None:
 
 def test_section_of_the_page_is_in_reports(acme: Run, tmp_path: Path) -> None:
     acme("score", "scans", "0.5")
-    page = tmp_path / "report.html"
-    checked = acme("check", "scans", "--gate", "pilot", "--json", "--html", str(page))
+    page = tmp_path / "report.md"
+    checked = acme("check", "scans", "--gate", "pilot", "--json", "--markdown", str(page))
     assert json.loads(checked.stdout)["acme_scores"] == [0.5]
-    assert ">Scores</h2>" in page.read_text()
+    assert "### Scores" in page.read_text()
 
 
 def test_renderer_of_the_page_writes_reports(acme: Run, tmp_path: Path) -> None:

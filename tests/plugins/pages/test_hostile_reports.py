@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.faults.test_hostile_names import BATCHES, acting, report_about
+from tests.support.hostile_names import BATCHES, acting, report_about
 from tests.support.renderings import to_html, to_junit
 
 
