@@ -21,7 +21,7 @@ ENTERED = {"files": 82, "functions": 676, "depth": 16}
 """By `stagegate stage` of three local files."""
 LOADED = 148
 """Modules that the import of one task loads. 19 declare plugins: one of them sets up tracing before the first run."""
-LINES = 76516
+LINES = 76_517
 """Of Python that the wheel has. 130 of them store an environment once instead of in each decision, 124 declare facts
 and bindings beside their checks, 35 import a task when asked for, 18 let plugins declare probes, 52 let them add
 sections to pages, 91 let them find replicas, 20 let them make four further offers, 76 let
