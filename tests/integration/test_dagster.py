@@ -101,9 +101,9 @@ def test_source_that_is_away_is_tried_again(dagster: Dagster) -> None:
 
 
 def test_terminated_run_stops_the_command(dagster: Dagster, tmp_path: Path) -> None:
-    with rclone("webdav", tmp_path / "webdav", "--read-only") as server:
+    with rclone("http", tmp_path / "http", "--read-only") as server:
         (server.root / "large.bin").write_bytes(os.urandom(4 << 20))
-        dagster.data.spec_file("nycflights.yaml", sources=[{"url": f"webdav+{server.url}"}])
+        dagster.data.spec_file("nycflights.yaml", sources=[{"url": server.url}])
         process = dagster.start(STAGEGATE_BANDWIDTH="64KiB", STAGEGATE_PART_SIZE="64KiB", STAGEGATE_MEMORY="1MiB")
         leases = Cache.open(tmp_path / "cache").leases
         assert eventually(leases.live, 100)

@@ -170,9 +170,9 @@ def progress_lines(errors: str) -> list[dict[str, Any]]:
 def stager(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A staging that takes about five seconds, with its progress as JSON."""
     rate = 128 << 10
-    with rclone("webdav", tmp_path / "webdav", "--read-only") as server:
+    with rclone("http", tmp_path / "http", "--read-only") as server:
         (server.root / "large\u202e.bin").write_bytes(os.urandom(5 * rate))
-        spec = write_spec(tmp_path, f"webdav+{server.url}")
+        spec = write_spec(tmp_path, server.url)
         places = {"STAGEGATE_CACHE": str(tmp_path / "cache"), "STAGEGATE_CATALOG": str(tmp_path / "catalog")}
         slow = {"STAGEGATE_BANDWIDTH": str(rate), "STAGEGATE_PART_SIZE": "64KiB", "STAGEGATE_MEMORY": "1MiB"}
         process = subprocess.Popen(

@@ -30,7 +30,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    with rclone("webdav", tmp_path_factory.mktemp("webdav"), "--read-only") as running:
+    with rclone("http", tmp_path_factory.mktemp("http"), "--read-only") as running:
         (running.root / "large.bin").write_bytes(os.urandom(SIZE))
         (running.root / "small.txt").write_text("small")
         yield running
@@ -48,7 +48,7 @@ class Stager:
     @property
     def spec(self) -> Path:
         path = self.folder / "things.yaml"
-        source = {"url": f"webdav+{self.url}", "include": [self.include]}
+        source = {"url": self.url, "include": [self.include]}
         path.write_text(yaml.safe_dump({"stagegate": 1, "dataset": "things", "sources": [source]}))
         return path
 

@@ -244,20 +244,6 @@ def test_the_age_of_a_table_needs_no_data_on_this_node(
     assert re.search(r"- `freshness`: warn, table days is from \S+Z, more than 12 h before the check", scenario.page())
 
 
-def test_another_environment_is_compared_here_and_now(
-    scenario: RunScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scenario.production.append("parity_python")
-    scenario.to_production("first")
-    run(scenario.train().result)
-    other = tmp_path / "site" / "intruder-1.0.dist-info"
-    other.mkdir(parents=True)
-    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: intruder\nVersion: 1.0\n")
-    monkeypatch.syspath_prepend(str(other.parent))
-
-    assert "intruder: 1.0 here, absent in pilot" in failed(scenario.train())
-
-
 def test_costly_check_is_not_run_again_at_a_run_s_start(scenario: RunScenario) -> None:
     pq.write_table(pa.table({"day": [1, 2]}), scenario.nas / "days.parquet")
     scenario.production.append("schema")

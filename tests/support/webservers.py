@@ -61,7 +61,7 @@ def rclone(kind: str, directory: Path, *options: str) -> Iterator[WebServer]:
     """Run `rclone serve KIND` for what lies in `directory`/served.
 
     Args:
-        kind: `webdav` or `s3`.
+        kind: `http`, `webdav` or `s3`.
         directory: Created when absent.
         options: Further ones of rclone's.
 
