@@ -6,12 +6,7 @@ each connection. Nothing may connect to it, and whoever asked gets a typed error
 
 from __future__ import annotations
 
-import json
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from contextlib import closing
 from ipaddress import ip_network
 from typing import Any
 
@@ -28,8 +23,10 @@ from prefect_stagegate.transport.http import Client, ForbiddenAddress, Request, 
 from prefect_stagegate.transport.http import request_policy as policy
 from tests.support.http_servers import Handler, http_server
 from tests.support.rawserver import raw_server, response
+from tests.support.traps import KEYS, REFUSED, TRAP, Trap, filled, redirector, trap, trap_at
 
-TRAP = "127.0.0.66"
+__all__ = ["redirector", "trap"]
+
 SPELLINGS = (
     TRAP,
     "2130706498",
@@ -50,65 +47,6 @@ SPELLINGS = (
     "[64:ff9b:1::7f00:42]",
     "[2002:7f00:42::1]",
 )
-REFUSED = "Refused to connect to|metadata addresses are blocked"
-
-
-@dataclass
-class Trap:
-    """What nobody may connect to."""
-
-    port: int
-    connections: list[Any] = field(default_factory=list)
-    host: str = TRAP
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
-
-
-def trap_at(host: str) -> Iterator[Trap]:
-    """Listen at an address, and hang up on whoever connects."""
-    with socket.create_server((host, 0)) as listener:
-        trap = Trap(listener.getsockname()[1], host=host)
-
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    connection, who = listener.accept()
-                    trap.connections.append(who)
-                    connection.close()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield trap
-        # Whoever connected before this was accepted before it.
-        with socket.create_connection((host, trap.port), timeout=5) as own:
-            own.settimeout(5)
-            assert own.recv(1) == b""
-            assert trap.connections.pop() == own.getsockname()
-    assert trap.connections == []
-
-
-@pytest.fixture
-def trap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trap]:
-    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (*policy.BLOCKED_NETWORKS, ip_network(f"{TRAP}/32")))
-    yield from trap_at(TRAP)
-
-
-@pytest.fixture
-def redirector(trap: Trap) -> Iterator[str]:
-    """An allowed server that redirects whatever it is asked to the trap."""
-
-    class Redirecting(Handler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            self.read_body()
-            self.respond(307, headers={"Location": f"{trap.url}/latest/meta-data/"})
-
-        do_GET = do_HEAD = do_POST = do_PUT = do_PROPFIND = answer
-
-    with http_server(Redirecting) as url:
-        yield url
 
 
 # ── the client ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -144,14 +82,14 @@ def test_error_names_address_and_server_that_led_there(trap: Trap, redirector: s
     assert "STAGEGATE_ALLOWED_HOSTS" in caught.value.hint
 
 
-@pytest.mark.parametrize("kind", ["http://{}/data/", "webdav+http://{}/data/", "http://{}/a.bin"])
+@pytest.mark.parametrize("kind", ["http://{}/data/", "http://{}/a.bin"])
 def test_name_that_resolves_otherwise_later_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """DNS names another address at the first look than when the connection is made."""
     monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (ip_network("127.0.0.1/32"), ip_network("::1/128")))
     resolve = policy.addresses
     monkeypatch.setattr(policy, "addresses", lambda host: ["203.0.113.9"] if host == "localhost" else resolve(host))
-    for trap in trap_at("127.0.0.1"):
-        source = open_source(kind.format(f"localhost:{trap.port}"))  # the first look lets it pass
+    for listener in trap_at("127.0.0.1"):
+        source = open_source(kind.format(f"localhost:{listener.port}"))  # the first look lets it pass
         with closing(source), pytest.raises(ForbiddenAddress, match=r"127\.0\.0\.1|::1"):
             list(source.list())
 
@@ -180,7 +118,6 @@ def test_proxy_at_blocked_address_is_refused(trap: Trap, monkeypatch: pytest.Mon
 
 # ── sources by URL and by option ────────────────────────────────────────────────────────────────────────────────────
 
-KEYS = {"key": "k", "secret": "s"}
 BY_URL = (
     *("http://{}/d/", "webdav+http://{}/d/", "sftp://{}/d/", "ftp://{}/d/", "hdfs://{}/d/", "webhdfs://{}/d/"),
     "oci://{}/me/things:v1",
@@ -189,24 +126,10 @@ BY_OPTION: tuple[tuple[str, dict[str, Any]], ...] = (
     ("s3://lake/d/", {"endpoint_url": "http://{}", **KEYS}),
     ("s3://lake/d/", {"client_kwargs": {"endpoint_url": "http://{}"}, **KEYS}),
     ("s3://lake/d/", {"endpoint_url": "http://{}", "config_kwargs": {"read_timeout": 1}, **KEYS}),
-    ("gs://lake/d/", {"endpoint_url": "http://{}", "anon": True}),
-    ("az://lake/d/", {"endpoint_url": "http://{}/me", "account_name": "me", "anon": True}),
-    ("az://lake/d/", {"account_host": "{}", "account_name": "me", "anon": True}),
     ("hf://datasets/me/things/", {"endpoint": "http://{}"}),
-    ("delta+s3://lake/t", {"endpoint_url": "http://{}", **KEYS}),
-    ("iceberg://lake/ns.t", {"type": "rest", "uri": "http://{}"}),
-    ("iceberg://lake/ns.t", {"type": "sql", "uri": "sqlite:////x", "s3.endpoint": "http://{}"}),
-    ("iceberg://lake/ns.t", {"type": "rest", "uri": "http://127.0.0.1:1", "oauth2-server-uri": "http://{}/t"}),
-    ("iceberg://lake/ns.t", {"type": "glue", "glue.endpoint": "http://{}"}),
     ("oss://lake/d/", {"endpoint": "http://{}", **KEYS}),
     ("sftp://nas/d/", {"host": TRAP}),
 )
-
-
-def filled(value: Any, address: str) -> Any:
-    if isinstance(value, dict):
-        return {name: filled(item, address) for name, item in value.items()}
-    return value.replace("{}", address) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("url", BY_URL)
@@ -227,10 +150,6 @@ REDIRECTED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("http://{}/d/", {}),
     ("http://{}/a.bin", {}),
     ("http://{}/d/", {"manifest": "checksums"}),
-    ("webdav+http://{}/d/", {}),
-    ("hf://datasets/me/things/", {"endpoint": "http://{}", "token": "hunter2"}),
-    ("iceberg://lake/ns.t", {"type": "rest", "uri": "http://{}"}),
-    ("oci://{}/me/things:v1", {"username": "me", "password": "hunter2"}),
 )
 
 
@@ -256,11 +175,6 @@ def test_object_read_follows_no_redirect_to_blocked_address(trap: Trap) -> None:
             source.read_into(source_object, 0, memoryview(bytearray(5)))
 
 
-def test_google_listing_follows_no_redirect(redirector: str) -> None:
-    with pytest.raises(StagegateError, match="307"):
-        listed(open_source("gs://lake/d/", {"endpoint_url": redirector, "anon": True}, idle=5))
-
-
 def test_s3_session_token_follows_no_redirect(redirector: str) -> None:
     options = {"endpoint_url": redirector, **KEYS, "token": "hunter2"}
     with pytest.raises(StagegateError, match="redirects to another host"):
@@ -270,14 +184,6 @@ def test_s3_session_token_follows_no_redirect(redirector: str) -> None:
 @pytest.fixture
 def _loopback_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (*policy.BLOCKED_NETWORKS, ip_network("127.0.0.1/32")))
-
-
-@pytest.mark.usefixtures("_loopback_blocked")
-def test_allowed_google_endpoint_is_listed() -> None:
-    page = {"items": [{"name": "d/a", "size": "5", "updated": "2026-01-01T00:00:00Z", "generation": "7"}]}
-    with raw_server(response(json.dumps(page).encode())) as server:
-        options = {"endpoint_url": server.url, "anon": True}
-        assert list(listed(open_source("gs://lake/d/", options, allowed=("127.0.0.1",)))) == ["a"]
 
 
 @pytest.mark.usefixtures("_loopback_blocked")
@@ -291,9 +197,7 @@ def test_allowed_s3_endpoint_tells_that_an_etag_is_no_md5() -> None:
 
 FOREIGN_LISTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("s3://lake/d/", {"endpoint_url": "http://{}", **KEYS}),
-    ("az://lake/d/", {"endpoint_url": "http://{}/me", "account_name": "me", "anon": True}),
     ("s3://lake/d/", {"endpoint_url": "http://{}", **KEYS, "config_kwargs": {"retries": {"max_attempts": 0}}}),
-    ("delta+s3://lake/t", {"endpoint_url": "http://{}", **KEYS}),
 )
 
 
