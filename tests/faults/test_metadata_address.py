@@ -7,7 +7,6 @@ each connection. Nothing may connect to it, and whoever asked gets a typed error
 from __future__ import annotations
 
 from contextlib import closing
-from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -20,12 +19,11 @@ from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.contexts import a_spec, check_context
 from prefect_stagegate.testing.sources import listed
 from prefect_stagegate.transport.http import Client, ForbiddenAddress, Request, environment_proxies, fetch
-from prefect_stagegate.transport.http import request_policy as policy
 from tests.support.http_servers import Handler, http_server
 from tests.support.rawserver import raw_server, response
-from tests.support.traps import KEYS, REFUSED, TRAP, Trap, filled, redirector, trap, trap_at
+from tests.support.traps import KEYS, REFUSED, TRAP, Trap, filled, loopback_blocked, rebound, redirector, trap
 
-__all__ = ["redirector", "trap"]
+__all__ = ["loopback_blocked", "rebound", "redirector", "trap"]
 
 SPELLINGS = (
     TRAP,
@@ -83,15 +81,10 @@ def test_error_names_address_and_server_that_led_there(trap: Trap, redirector: s
 
 
 @pytest.mark.parametrize("kind", ["http://{}/data/", "http://{}/a.bin"])
-def test_name_that_resolves_otherwise_later_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS names another address at the first look than when the connection is made."""
-    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (ip_network("127.0.0.1/32"), ip_network("::1/128")))
-    resolve = policy.addresses
-    monkeypatch.setattr(policy, "addresses", lambda host: ["203.0.113.9"] if host == "localhost" else resolve(host))
-    for listener in trap_at("127.0.0.1"):
-        source = open_source(kind.format(f"localhost:{listener.port}"))  # the first look lets it pass
-        with closing(source), pytest.raises(ForbiddenAddress, match=r"127\.0\.0\.1|::1"):
-            list(source.list())
+def test_name_that_resolves_otherwise_later_is_refused(rebound: Trap, kind: str) -> None:
+    source = open_source(kind.format(f"localhost:{rebound.port}"))  # the first look lets it pass
+    with closing(source), pytest.raises(ForbiddenAddress, match=r"127\.0\.0\.1|::1"):
+        list(source.list())
 
 
 # ── proxies ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -181,12 +174,7 @@ def test_s3_session_token_follows_no_redirect(redirector: str) -> None:
         listed(open_source("s3://lake/d/", options, idle=5))
 
 
-@pytest.fixture
-def _loopback_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (*policy.BLOCKED_NETWORKS, ip_network("127.0.0.1/32")))
-
-
-@pytest.mark.usefixtures("_loopback_blocked")
+@pytest.mark.usefixtures("loopback_blocked")
 def test_allowed_s3_endpoint_tells_that_an_etag_is_no_md5() -> None:
     encrypted = response(headers={"x-amz-server-side-encryption": "aws:kms"})
     with raw_server(lambda head, _: encrypted.removesuffix(b"hello") if head.startswith(b"HEAD") else b"") as server:

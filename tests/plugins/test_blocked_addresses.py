@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -13,11 +12,10 @@ from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.sources import listed
 from prefect_stagegate.transport.http import ForbiddenAddress
-from prefect_stagegate.transport.http import request_policy as policy
 from tests.support.rawserver import raw_server, response
-from tests.support.traps import KEYS, REFUSED, TRAP, Trap, filled, redirector, trap, trap_at
+from tests.support.traps import KEYS, REFUSED, TRAP, Trap, filled, loopback_blocked, rebound, redirector, trap
 
-__all__ = ["redirector", "trap"]
+__all__ = ["loopback_blocked", "rebound", "redirector", "trap"]
 
 BY_OPTION: tuple[tuple[str, dict[str, Any]], ...] = (
     ("gs://lake/d/", {"endpoint_url": "http://{}", "anon": True}),
@@ -63,15 +61,10 @@ def test_listing_by_a_library_follows_no_redirect(
         listed(open_source(url, filled(options, redirector.removeprefix("http://")), idle=5))
 
 
-def test_webdav_name_that_resolves_otherwise_later_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS names another address at the first look than when the connection is made."""
-    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (ip_network("127.0.0.1/32"), ip_network("::1/128")))
-    resolve = policy.addresses
-    monkeypatch.setattr(policy, "addresses", lambda host: ["203.0.113.9"] if host == "localhost" else resolve(host))
-    for listener in trap_at("127.0.0.1"):
-        source = open_source(f"webdav+http://localhost:{listener.port}/data/")  # the first look lets it pass
-        with closing(source), pytest.raises(ForbiddenAddress, match=r"127\.0\.0\.1|::1"):
-            list(source.list())
+def test_webdav_name_that_resolves_otherwise_later_is_refused(rebound: Trap) -> None:
+    source = open_source(f"webdav+http://localhost:{rebound.port}/data/")  # the first look lets it pass
+    with closing(source), pytest.raises(ForbiddenAddress, match=r"127\.0\.0\.1|::1"):
+        list(source.list())
 
 
 def test_google_listing_follows_no_redirect(redirector: str) -> None:
@@ -79,8 +72,8 @@ def test_google_listing_follows_no_redirect(redirector: str) -> None:
         listed(open_source("gs://lake/d/", {"endpoint_url": redirector, "anon": True}, idle=5))
 
 
-def test_allowed_google_endpoint_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (*policy.BLOCKED_NETWORKS, ip_network("127.0.0.1/32")))
+@pytest.mark.usefixtures("loopback_blocked")
+def test_allowed_google_endpoint_is_listed() -> None:
     page = {"items": [{"name": "d/a", "size": "5", "updated": "2026-01-01T00:00:00Z", "generation": "7"}]}
     with raw_server(response(json.dumps(page).encode())) as server:
         options = {"endpoint_url": server.url, "anon": True}

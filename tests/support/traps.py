@@ -82,3 +82,17 @@ def redirector(trap: Trap) -> Iterator[str]:
 
     with http_server(Redirecting) as url:
         yield url
+
+
+@pytest.fixture
+def rebound(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trap]:
+    """A trap at localhost, for which DNS names another address at the first look than when the connection is made."""
+    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (ip_network("127.0.0.1/32"), ip_network("::1/128")))
+    resolve = policy.addresses
+    monkeypatch.setattr(policy, "addresses", lambda host: ["203.0.113.9"] if host == "localhost" else resolve(host))
+    yield from trap_at("127.0.0.1")
+
+
+@pytest.fixture
+def loopback_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (*policy.BLOCKED_NETWORKS, ip_network("127.0.0.1/32")))
