@@ -68,7 +68,6 @@ def test_compact_is_the_same_document_in_one_line(staged: Path, run_stagegate: R
         assert expected.returncode == 0, expected.stderr
         assert document(run_stagegate(*words, "--compact")) == json.loads(expected.stdout), words
     assert document(run_stagegate("promote", "things", "--to", "pilot", "--json", "--compact"))["ref"] == "pilot"
-    assert document(run_stagegate("ready", "things@pilot", "--compact", "--json"))["dataset"] == "things"
 
 
 def test_json_acts_on_no_terminal_and_says_the_same(capfd: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +101,7 @@ def test_gate_s_answers_are_documents_with_their_codes(staged: Path, run_stagega
         (("stage", "http://user:s3cret@127.0.0.1:1/things.yaml"), 2, "SpecError"),
         (("promote", "things"), 2, "UsageError"),
         (("show", "others", "--no-such-flag"), 2, "UsageError"),
-        (("ready", "things@pilot"), 2, "UnknownDataset"),
+        (("show", "others"), 2, "UnknownDataset"),
     ],
 )
 def test_an_error_is_a_document(
@@ -227,10 +226,3 @@ def test_other_commands_show_their_steps(staged: Path, run_stagegate: Run) -> No
     refused = run_stagegate("stage", staged, "--progress=xml")
     assert refused.returncode == 2
     assert "json" in refused.stderr
-    promoted = run_stagegate("promote", "things", "--to", "pilot")
-    assert promoted.returncode == 0
-    (waits,) = staged.parent.glob("cache/refs/things/pilot")
-    waits.unlink()
-    waiting = run_stagegate("ready", "things@pilot", "--wait", "--timeout", "1s", "--compact", "--progress=json")
-    assert (waiting.returncode, document(waiting)["error"]["type"]) == (1, "NotReady")
-    assert "not ready" in progress_lines(waiting.stderr)[-1]["step"]

@@ -45,7 +45,7 @@ def test_forged_promotion_is_served_by_no_command(
     scenario: AttackedScenario = request.getfixturevalue(fixture)
     first, second = scenario.promote_and_forge()
     for run in (scenario.run, scenario.on_another_node):
-        for words in (["stage"], ["ready"], ["show"]):
+        for words in (["stage"], ["show"]):
             assert run(*words, "things@production") == 3
             errors = capsys.readouterr().err
             assert "Entry 2 of things@production, by mallory (declared) at " in errors
@@ -65,7 +65,7 @@ def forged(signed_decisions: AttackedScenario) -> AttackedScenario:
     return signed_decisions
 
 
-@pytest.mark.parametrize("command", ["stage", "ready", "require_ready"])
+@pytest.mark.parametrize("command", ["stage", "require_ready"])
 def test_readers_without_the_catalog_say_it_is_unproved(
     forged: AttackedScenario, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,10 +102,9 @@ def test_readers_follow_again_after_a_proved_entry(forged: AttackedScenario) -> 
     assert not forged.run("check", f"things@{first}", "--gate", "production")
     assert not forged.run("promote", f"things@{first}", "--to", "production")
     forged.on["cache"] = cache
-    assert forged.run("ready", "things@production") == 3
+    assert forged.run("path", "things@production") == 3
     assert not forged.run("stage", "things@production")
     assert not forged.run("path", "things@production")
-    assert not forged.run("ready", "things@production")
 
 
 def test_copy_of_a_forged_version_is_read_by_nobody(
@@ -116,7 +115,7 @@ def test_copy_of_a_forged_version_is_read_by_nobody(
     forged = scenario.promote_signed()
     assert not scenario.run("path", "things@production")
     monkeypatch.setenv("STAGEGATE_VERIFICATION_KEYS", make_key(tmp_path, "node"))
-    assert scenario.run("ready", "things@production") == 3
+    assert scenario.run("stage", "things@production") == 3
     capsys.readouterr()
     assert scenario.run("path", "things@production") == 3
     assert forged in capsys.readouterr().err

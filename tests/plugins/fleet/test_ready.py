@@ -1,0 +1,42 @@
+"""`stagegate ready` for programs: a document, an error as a document, and nothing from a log that cannot be proved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.support.forging import signing_scenario
+from tests.support.scenario import Scenario
+
+Run = Callable[..., CompletedProcess[str]]
+READY = ("ready", "things@pilot", "--compact")
+
+
+def test_ready_prints_documents(tmp_path: Path, run_stagegate: Run) -> None:
+    scenario = Scenario(tmp_path, gates={"pilot": {"require": ["nonempty"]}})
+    scenario.deliver("a\n1\n")
+    unknown = run_stagegate("ready", "others@pilot", "--compact")
+    assert (unknown.returncode, json.loads(unknown.stdout)["error"]["type"]) == (2, "UnknownDataset")
+    scenario.promote("pilot")
+    assert run_stagegate("stage", "things@pilot").returncode == 0
+    assert json.loads(run_stagegate(*READY).stdout)["dataset"] == "things"
+
+    (waits,) = tmp_path.glob("cache/refs/things/pilot")
+    waits.unlink()
+    waiting = run_stagegate(*READY, "--wait", "--timeout", "1s", "--progress=json")
+    assert (waiting.returncode, json.loads(waiting.stdout)["error"]["type"]) == (1, "NotReady")
+    assert "not ready" in json.loads(waiting.stderr.splitlines()[-2])["progress"]["step"]
+
+
+def test_forged_promotion_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = signing_scenario(tmp_path, monkeypatch)
+    first, _ = scenario.promote_and_forge()
+    for run in (scenario.run, scenario.on_another_node):
+        assert run("ready", "things@production") == 3
+        assert f"things@production stays at {first} (entry 1)" in capsys.readouterr().err
