@@ -383,7 +383,7 @@ def test_the_newest_decision_counts(scenario: Scenario) -> None:
 
 
 def test_check_that_can_t_run_is_inconclusive_and_never_passes(scenario: Scenario) -> None:
-    scenario.deliver("one", gates={"pilot": {"require": ["license", "dcgm"]}})
+    scenario.deliver("one", gates={"pilot": {"require": ["license", "expectations"]}})
     decision = check(scenario.node(), THINGS, "pilot")
     assert decision.outcome is DecisionOutcome.INCONCLUSIVE
     with pytest.raises(StagegateError) as caught:

@@ -138,9 +138,9 @@ def test_digest_approval_and_unrequired_checks_can_t_be_waived(folder: Path) -> 
 
 
 def test_only_a_recorded_failure_can_be_waived(folder: Path) -> None:
-    staged(folder, require=["license", "owner", "feed_rate"])
+    staged(folder, require=["license", "owner", "expectations"])
     check(node(folder), THINGS, "pilot")
-    for name, outcome in (("owner", "pass"), ("feed_rate", "inconclusive")):
+    for name, outcome in (("owner", "pass"), ("expectations", "inconclusive")):
         with pytest.raises(UsageError, match=f"{name} did not fail in the last decision of pilot: {outcome}"):
             waived(folder, name=name)
     waived(folder)
