@@ -144,7 +144,7 @@ def test_table_too_large_for_pandas_is_inconclusive(judge: Judge) -> None:
 
 def test_spilling_ends_at_its_bound(judge: Judge) -> None:
     unique = {"type": "expect_column_values_to_be_unique", "kwargs": {"column": "x"}}
-    (judgement,) = judge(unique, rows=4_000_000, memory=640 << 20, spill=8 << 20).judgements
+    (judgement,) = judge(unique, rows=4_000_000, memory=640 << 20, spill=1 << 20).judgements
     assert judgement.verdict == "errored"
     assert "Raise STAGEGATE_VALIDATION_MEMORY or STAGEGATE_VALIDATION_SPILL" in judgement.fix
 

@@ -36,6 +36,7 @@ from prefect_stagegate.errors import (
     ObjectVanished,
     SourceError,
     SourceUnavailable,
+    StagegateError,
     UsageError,
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
@@ -180,13 +181,15 @@ class FileSource(BaseSource):
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted file below the directory, as it is walked."""
-        if self._single:
-            if wanted(self._single):
+        try:
+            if not self._single:
+                yield from self._walk(wanted)
+            elif wanted(self._single):
                 yield self.find(self._single)
-            return
-        if not self._root.is_dir():
-            raise SourceError("There is no such directory", hint="Check that it is mounted.", source=self.url)
-        yield from self._walk(wanted)
+        except (StagegateError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._explained(error) from error
 
     def find(self, key: str) -> SourceObject:
         """The file as it is now."""
@@ -221,7 +224,9 @@ class FileSource(BaseSource):
                 self._require_pin(os.fstat(descriptor), listed)
             finally:
                 os.close(descriptor)
-        except OSError as error:
+        except (StagegateError, MemoryError):
+            raise
+        except Exception as error:
             raise self._explained(error, listed.key) from error
 
     def _require_pin(self, status: os.stat_result, listed: SourceObject) -> None:
@@ -230,6 +235,8 @@ class FileSource(BaseSource):
 
     def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
         """Walk the directory, then the directories that links lead to."""
+        if not self._root.is_dir():
+            raise SourceError("There is no such directory", hint="Check that it is mounted.", source=self.url)
         walk, links = Walk(self.url, self._most), deque([""])
         # Links come last, so that a directory is listed by its real path where it has one inside the source.
         while links:
@@ -316,7 +323,11 @@ class FileSource(BaseSource):
     def _changed(self, listed: SourceObject) -> ObjectChanged:
         return ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
 
-    def _explained(self, error: OSError, key: str) -> SourceError:
+    def _explained(self, error: Exception, key: str = "") -> SourceError:
+        if not isinstance(error, OSError):
+            from prefect_stagegate.sources.wrappers.boundary import adapter_failed
+
+            return adapter_failed(error, f"{__name__}.{type(self).__name__}", source=self.url, object=key)
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return ObjectVanished("The file is gone", source=self.url, object=key)
         if error.errno == errno.ELOOP:
