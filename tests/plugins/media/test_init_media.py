@@ -1,0 +1,32 @@
+"""`stagegate init` on a folder of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import open_workspace
+from prefect_stagegate.model import Address
+from tests.integration.test_init import first_spec
+
+
+def test_digits_as_images_pass_and_a_truncated_one_fails(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    for number, pixels in enumerate(load_digits().images[:20]):
+        Image.fromarray((pixels * 15).astype("uint8")).save(tmp_path / f"digits/{number}.png")
+    workspace, text = open_workspace(tmp_path / "cache", tmp_path / "catalog"), first_spec(tmp_path / "digits").text
+    assert "probes: [image]" in text
+    (tmp_path / "digits.yaml").write_text(text)
+    stage(workspace, str(tmp_path / "digits.yaml"))
+    assert check(workspace, Address("digits"), "pilot").accepted
+
+    path = tmp_path / "digits/7.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    stage(workspace, str(tmp_path / "digits.yaml"))
+    decision = check(workspace, Address("digits"), "pilot")
+    assert not decision.accepted
+    assert any(finding.subject == "7.png" for evidence in decision.checks for finding in evidence.findings)
