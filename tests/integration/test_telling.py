@@ -147,15 +147,10 @@ def test_commands_tell_the_api_what_they_did(scenario: EventScenario, run_stageg
     assert [scenario.events(4)[-1]["payload"][name] for name in ("digest", "previous")] == digests
 
 
-def test_trial_emits_nothing_and_takes_no_page_s_place(
-    scenario: EventScenario, run_stagegate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
+def test_trial_emits_nothing(scenario: EventScenario, run_stagegate: Command, tmp_path: Path) -> None:
     lax = {"gates": {"production": {"require": ["runbook"]}}}
     version = make_version(open_workspace(**scenario.on), scenario.spec())
     assert not run(flow(check_readiness.fn), version.address, "production", **scenario.on).accepted
-    (page,) = (tmp_path / "reports").rglob("*.html")
-    kept = page.read_bytes()
     untouched = artifact(f"{scenario.dataset}-production-decision")["id"]
 
     assert run(
@@ -168,7 +163,6 @@ def test_trial_emits_nothing_and_takes_no_page_s_place(
     run(flow(validate_dataset.fn), version.address, spec=scenario.spec(**lax), **scenario.on)
 
     assert [event["event"] for event in scenario.events(0)] == [version_events.GATE_FAILED]
-    assert page.read_bytes() == kept
     assert artifact(f"{scenario.dataset}-production-decision")["id"] == untouched
     assert artifact(f"{scenario.dataset}-production-trial")["description"].startswith("Trial: ")
     assert artifact(f"{scenario.dataset}-trial-contract")["description"].startswith("Trial")
@@ -232,7 +226,6 @@ def test_event_of_a_gate_of_all_checks_is_small(scenario: EventScenario) -> None
     payload = event["payload"]
     assert event["event"] == version_events.GATE_FAILED
     assert (payload["outcome"], len(payload["checks"])) == ("refused", len(CHECKS))
-    assert len(CHECKS) >= 40
     assert "license" in payload["reason"]
     assert next(iter(payload["checks"].values())) == "fail"
     assert len(json.dumps(payload)) < 4000
@@ -426,25 +419,6 @@ def test_run_has_one_artifact_for_each_decision(scenario: EventScenario) -> None
     assert waiting["task_run_id"]
     keys = {document["key"].removeprefix(scenario.dataset) for document in artifacts_of(waiting["flow_run_id"])}
     assert keys == {"-stage", "-pilot-decision", "-production-decision"}
-
-
-def test_run_links_to_pages(scenario: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
-    run(pilot_to_production, scenario.spec(), **scenario.on)
-
-    (page,) = (tmp_path / "reports").glob(f"{scenario.dataset}/production/*.html")
-    assert "waits for approval" in page.read_text()
-    # As text: no browser follows a file's link from Prefect's page.
-    told = artifact(f"{scenario.dataset}-production-decision")["data"]
-    assert "Report as a page: file:///" in told
-    assert page.name in told
-
-    monkeypatch.setenv("STAGEGATE_REPORTS_URL", "https://ci.example.org/reports/")
-    monkeypatch.setenv("STAGEGATE_PAGES_URL", "https://gate.example.org/stagegate/")
-    run(pilot_to_production, version=f"{scenario.dataset}@sha256:{page.stem}", **scenario.on)
-    shown = artifact(f"{scenario.dataset}-production-decision")["data"]
-    assert f"(https://ci.example.org/reports/{scenario.dataset}/production/{page.name})" in shown
-    assert f"(https://gate.example.org/stagegate/datasets/{scenario.dataset}/versions/{page.stem})" in shown
 
 
 def test_a_report_that_can_not_be_kept_fails_no_check(
