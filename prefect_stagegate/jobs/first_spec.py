@@ -26,7 +26,6 @@ from prefect_stagegate.spec import SourceSpec
 from prefect_stagegate.spec.models import Owner
 from prefect_stagegate.spec.yamltree import yaml_text
 from prefect_stagegate.validations.files.calls import release
-from prefect_stagegate.validations.files.facts import DECODERS
 from prefect_stagegate.validations.files.found_dialect import SAMPLE_BYTES, find_dialect
 from prefect_stagegate.validations.files.probes import TABLE_PROBES
 from prefect_stagegate.validations.table_schema import TableFile, common_types
@@ -173,9 +172,7 @@ def _lines(
 
 def _probe(ending: str) -> tuple[str, str]:
     """The probe of files with this ending, and a comment on what a better one needs."""
-    probe = PROBES.get(ending.lower(), "")
-    if probe not in DECODERS:  # nobody has one, or a plugin that is not installed
-        return "nonempty", ""
+    probe = PROBES.get(ending.lower(), "nonempty")
     try:
         release(probe)
     except MissingExtra as error:

@@ -17,9 +17,10 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.lint import lint, lint_warnings
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import open_workspace
-from prefect_stagegate.model import Address
+from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.validations.files.calls import release
 from prefect_stagegate.validations.files.facts import DECODERS
 from tests.support.scenario import exit_code
 
@@ -170,14 +171,26 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         first_spec(tmp_path)
 
 
-def test_probe_of_an_absent_plugin_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_of_an_absent_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release.cache_clear()
     monkeypatch.delitem(DECODERS, "image", raising=False)
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits/0.png").write_bytes(b"x")
-    (tmp_path / "digits.yaml").write_text(first_spec(tmp_path / "digits").text)
+    written = tmp_path / "digits.yaml"
+    written.write_text(first_spec(tmp_path / "digits").text)
+    assert "probes: [nonempty]}  # or [image], which opens them. Install prefect-stagegate with" in written.read_text()
     workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
-    stage(workspace, str(tmp_path / "digits.yaml"))
+    stage(workspace, str(written))
     assert check(workspace, Address("digits"), "pilot").accepted
+
+    written.write_text(written.read_text().replace("[nonempty]}", "[image]}"))
+    warnings: list[str] = []
+    lint(str(written), warn=warnings.append)
+    assert "The plugin for the probe image is not installed here" in str(warnings)
+    stage(workspace, str(written))
+    decision = check(workspace, Address("digits"), "pilot")
+    assert decision.outcome is DecisionOutcome.INCONCLUSIVE
+    assert "The plugin for the probe image is not installed" in str(decision.checks)
 
 
 def test_columns_come_from_the_footers_of_parquet(flights: Path) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from prefect_stagegate.validations.files.calls import release
 from tests.support.scenario import exit_code
 
 SUITE = {"expectations": [{"type": "expect_column_values_to_be_between", "kwargs": {"column": "x", "min_value": 0}}]}
@@ -143,17 +141,6 @@ def test_lint_warns_of_columns_that_are_not_declared(tmp_path: Path, capsys: pyt
     near = "table t declares no column 'bill_dept_mm': did you mean 'bill_depth_mm'?"
     assert f"{tmp_path / 't.yaml'}:2: expectations[0]: {near}" in warnings
     assert "contract.tables.t.time: table t declares no column 'seen': add it to `columns:`" in warnings
-
-
-def test_lint_warns_of_a_probe_without_its_library(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    release.cache_clear()
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    contract = {"files": [{"match": "*.png", "probes": [{"image": {"mode": "RGB"}}]}]}
-    assert exit_code(["lint", write(tmp_path, contract=contract, gates={})]) == 0
-    assert "contract.files[0].probes: The library for the probe image is not installed" in capsys.readouterr().err
-    release.cache_clear()
 
 
 @pytest.mark.parametrize(

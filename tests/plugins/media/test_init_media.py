@@ -1,9 +1,11 @@
-"""`stagegate init` on a folder of images."""
+"""`stagegate init` and `stagegate lint` on images."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -11,7 +13,10 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
+from prefect_stagegate.validations.files.calls import release
 from tests.integration.test_init import first_spec
+from tests.integration.test_lint import write
+from tests.support.scenario import exit_code
 
 
 def test_digits_as_images_pass_and_a_truncated_one_fails(tmp_path: Path) -> None:
@@ -30,3 +35,14 @@ def test_digits_as_images_pass_and_a_truncated_one_fails(tmp_path: Path) -> None
     decision = check(workspace, Address("digits"), "pilot")
     assert not decision.accepted
     assert any(finding.subject == "7.png" for evidence in decision.checks for finding in evidence.findings)
+
+
+def test_lint_warns_of_a_probe_without_its_library(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release.cache_clear()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    contract = {"files": [{"match": "*.png", "probes": [{"image": {"mode": "RGB"}}]}]}
+    assert exit_code(["lint", write(tmp_path, contract=contract, gates={})]) == 0
+    assert "contract.files[0].probes: The library for the probe image is not installed" in capsys.readouterr().err
+    release.cache_clear()
