@@ -18,7 +18,6 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.gating.validate import validate
 from prefect_stagegate.model import ExpectationResult, Validation
-from prefect_stagegate.show import Report
 from prefect_stagegate.validations.data_docs import MADE, publish, refuse_taken
 from prefect_stagegate.validations.worker import judge
 from prefect_stagegate.validations.worker.worker_messages import TableJob
@@ -90,7 +89,7 @@ def validation(scenario: Scenario, site: Path) -> Validation:
 
 
 @pytest.fixture(scope="module")
-def report(scenario: Scenario, validation: Validation) -> Report:
+def report(scenario: Scenario, validation: Validation) -> Any:
     """The report of the decision, which uses the evidence of the validation."""
     assert not validation.passed
     node = scenario.node()
@@ -98,7 +97,7 @@ def report(scenario: Scenario, validation: Validation) -> Report:
 
 
 @pytest.fixture(scope="module")
-def reports(report: Report) -> dict[str, str]:
+def reports(report: Any) -> dict[str, str]:
     """What each writer makes of the report."""
     return {"markdown": to_markdown(report), "json": to_json(report)}
 

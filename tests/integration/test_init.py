@@ -20,8 +20,7 @@ from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.validations.files.calls import release
-from prefect_stagegate.validations.files.facts import DECODERS
+from prefect_stagegate.validations.files import calls
 from tests.support.scenario import exit_code
 
 
@@ -172,8 +171,8 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_probe_of_an_absent_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release.cache_clear()
-    monkeypatch.delitem(DECODERS, "image", raising=False)
+    calls.release.cache_clear()
+    monkeypatch.setattr("prefect_stagegate.validations.files.calls.DECODERS", {})
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits/0.png").write_bytes(b"x")
     written = tmp_path / "digits.yaml"
