@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from prefect_stagegate.doors import load, plugins
+from prefect_stagegate.doors import declared, load
 from prefect_stagegate.flows.pilot_to_production import pilot_to_production
 from prefect_stagegate.flows.refresh import refresh
 from prefect_stagegate.flows.stage import stage
@@ -17,7 +17,7 @@ from prefect_stagegate.flows.sweep import sweep
 
 __all__ = ["pilot_to_production", "refresh", "stage", "sweep"]
 
-OFFERED = {name: place for plugin in reversed(plugins()) for name, place in plugin.flows.items()}
+OFFERED = declared("flows")
 """The flows of plugins."""
 
 

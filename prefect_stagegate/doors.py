@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cache
@@ -340,7 +340,7 @@ def plugins() -> tuple[Plugin, ...]:
     """This package's plugins by name, then those of others. One that can't be loaded is logged and left out."""
     from importlib.metadata import entry_points  # takes 50 ms at first
 
-    declared = [*own_plugins()]
+    found = [*own_plugins()]
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         try:
             plugin = point.load()
@@ -348,21 +348,25 @@ def plugins() -> tuple[Plugin, ...]:
             log.warning("the plugin %s can't be loaded: %s: %s", point.value, type(error).__name__, error)
             continue
         if isinstance(plugin, Plugin):
-            declared.append(plugin)
+            found.append(plugin)
         else:
             log.warning("the plugin %s is left out: it is no Plugin of prefect_stagegate.doors", point.value)
-    return tuple(declared)
+    return tuple(found)
 
 
-def offered(offers: Iterable[Mapping[str, str]], name: str, need: str) -> Any:
-    """What the first plugin has under a name.
+def declared(what: str) -> dict[str, Any]:
+    """What plugins declare by name in the field `what` of `Plugin`. The first to have a name keeps it."""
+    return {name: value for plugin in reversed(plugins()) for name, value in getattr(plugin, what).items()}
+
+
+def offered(what: str, name: str, need: str) -> Any:
+    """The attribute that a plugin declares under a name in the field `what` of `Plugin`.
 
     Raises:
         UsageError: No plugin has it. The message begins with `need`, what it is needed for.
     """
-    for places in offers:
-        if name in places:
-            return load(places[name])
+    if place := declared(what).get(name):
+        return load(place)
     raise UsageError(f"{need} needs a plugin that is not installed", hint="Install prefect-stagegate with its plugins.")
 
 
@@ -378,8 +382,8 @@ def core_sources() -> dict[str, Source]:
 
 def sources() -> dict[str, Source]:
     """All sources by scheme, those of plugins too. The first to have a scheme keeps it."""
-    declared = [source for plugin in plugins() for source in plugin.sources]
-    return {scheme: source for source in reversed(declared) for scheme in source.schemes} | core_sources()
+    found = [source for plugin in plugins() for source in plugin.sources]
+    return {scheme: source for source in reversed(found) for scheme in source.schemes} | core_sources()
 
 
 def register(source: Source) -> None:

@@ -6,9 +6,9 @@ Async flows use their twins: `await astage_dataset(…)`. Twins never block the 
 they are cancelled.
 
 `cache` and `catalog` take a block, a path or a URL; by default they come from the STAGEGATE_* settings. The results of
-tasks are small and can be pickled. Each task is a module of its name. `_support` has what they share: `places` (the
-cache and catalog), `running` (how tasks run), `cancelling` (when they must end), `notify` (logs, events, artifacts),
-`progress`, `summary` and `verdict`.
+tasks are small and can be pickled. Each task is a module of its name. `_support` has what they share: how
+they run and open cache and catalog (`running`), when they must end (`cancelling`), and what they tell (`notify`,
+`version_events`, `assets`, `run_progress`).
 """
 
 import sys
@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.doors import load, plugins
+from prefect_stagegate.doors import declared, load, plugins
 
 if TYPE_CHECKING:
     from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_readiness
@@ -50,7 +50,7 @@ __all__ = [
     "verify_cache",
 ]
 
-OFFERED = {name: place for plugin in reversed(plugins()) for name, place in plugin.tasks.items()}
+OFFERED = declared("tasks")
 """The tasks of plugins."""
 
 

@@ -30,7 +30,7 @@ from prefect_stagegate.cli.printing import (
     say_line,
     write_output,
 )
-from prefect_stagegate.doors import offered, plugins
+from prefect_stagegate.doors import offered
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
 from prefect_stagegate.model import Address, EvidenceRevocation, Waiver
@@ -126,7 +126,7 @@ def show(
         raise UsageError("--rows prints the manifest's lines, which are no JSON", hint="Leave --rows or --json out.")
     workspace = places.workspace()
     if croissant:
-        describe = offered((plugin.descriptions for plugin in plugins()), "croissant", "--croissant")
+        describe = offered("descriptions", "croissant", "--croissant")
         # ASCII only, so that no name in it acts on a terminal.
         text = dumps(describe(workspace, Address.parse(address), hashed=sha256), indent=2) + "\n"
         write_output(text, output, "The description")

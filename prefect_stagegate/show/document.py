@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeAlias, TypeVar, cast
 
-from prefect_stagegate.doors import load, plugins
+from prefect_stagegate.doors import declared, load, plugins
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.show.legible import legible_text
 from prefect_stagegate.show.next_steps import Turn
@@ -188,12 +188,12 @@ def renderer(name: str) -> str:
     Raises:
         UsageError: No renderer has the name.
     """
-    found = {name: place for plugin in reversed(plugins()) for name, place in plugin.renderers.items()} | RENDERERS
+    found = declared("renderers") | RENDERERS
     if name not in found:
         raise UsageError(
             f"No renderer {name!r} is installed", hint=f"Install a plugin that has it. Installed: {', '.join(found)}"
         )
-    return found[name]
+    return str(found[name])
 
 
 def to_json(document: Document) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from prefect_stagegate.doors import offered, plugins
+from prefect_stagegate.doors import offered
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.spec.complaints import report_errors
 from prefect_stagegate.spec.document import Document, UnreadableDocument, mapping_document, read_document
@@ -89,7 +89,7 @@ def _checked(document: Document, known_checks: KnownChecks, argument_problems: A
             _report_column_types(document)
         values = inline_suites(document, argument_problems)
         if not values["contract"].keys().isdisjoint(("odcs", "partial")):
-            expand = offered((plugin.expanders for plugin in plugins()), "odcs", "`odcs` in a contract")
+            expand = offered("expanders", "odcs", "`odcs` in a contract")
             values, left_out = expand(document, values, argument_problems)
     if not values.keys().isdisjoint(("gates", "policy")):
         values, requirements = resolve_gates(document, values, known_checks)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from prefect_stagegate.doors import Engine, load, plugins
+from prefect_stagegate.doors import Engine, declared, load
 
 if TYPE_CHECKING:
     from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
@@ -55,11 +55,12 @@ class SuiteEngine(Protocol):
         """
 
 
-ENGINES = {
+_OWN = {
     "duckdb": Engine("prefect_stagegate.validations.engines.duckdb_engine:DuckDBEngine"),
     "pandas": Engine("prefect_stagegate.validations.engines.pandas_engine:PandasEngine"),
-} | {name: engine for plugin in plugins() for name, engine in plugin.engines.items()}
-"""Only the worker imports what they name, since that imports Great Expectations."""
+}
+ENGINES = _OWN | declared("engines") | _OWN
+"""The core's own come first and keep their names. Only the worker imports what they name: Great Expectations, too."""
 
 
 def load_engine(name: str) -> type[SuiteEngine]:

@@ -49,7 +49,7 @@ Probe = Callable[..., Facts]
 
 _FILES = "prefect_stagegate.validations.files"
 DECODERS: dict[str, doors.Probe] = {
-    **{name: probe for plugin in doors.plugins() for name, probe in plugin.probes.items()},
+    **doors.declared("probes"),
     "parquet-pages": doors.Probe(f"{_FILES}.probes:parquet_pages", f"{_FILES}.calls:release_of_pyarrow"),
     "jsonl": doors.Probe(f"{_FILES}.texts:jsonl"),
     "text": doors.Probe(f"{_FILES}.texts:text"),
