@@ -6,6 +6,7 @@ Statement keeps its own digest and its signatures. Earlier releases stored State
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,7 @@ class Environments:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._read_cached = lru_cache(MAX_CACHED)(self._read)
+        self._reading = threading.Lock()
 
     def store(self, statement: Mapping[str, Any]) -> dict[str, Any]:
         """Store a Statement's environment, and return the Statement with its digest instead."""
@@ -44,8 +46,12 @@ class Environments:
         """
         digest = _environment_of(statement)
         # Anything else is no digest, for which no record is looked up; `read_statement` refuses it.
-        is_stored = isinstance(digest, str) and is_record(_key(digest))
-        return _with_environment(statement, self._read_cached(digest)) if is_stored else statement
+        if not isinstance(digest, str) or not is_record(_key(digest)):
+            return statement
+        # One thread at a time: most decisions have the same environment, and it is read once.
+        with self._reading:
+            environment = self._read_cached(digest)
+        return _with_environment(statement, environment)
 
     def _read(self, digest: str) -> dict[str, Any]:
         key = _key(digest)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,23 @@ def test_what_is_read_is_whole(scenario: EnvironmentScenario, capsys: pytest.Cap
     assert not scenario.run("history", "things@pilot", "--json", "--full")
     (move,) = (line for line in json.loads(capsys.readouterr().out) if line["action"] == "promote")
     assert move["attestation"] == statement
+
+
+def test_threads_read_an_environment_once(scenario: EnvironmentScenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, read = [], DirectoryRecords.read
+
+    def slow(records: DirectoryRecords, key: str) -> bytes | None:
+        if key.startswith("environments/"):
+            reads.append(key)
+            time.sleep(0.05)  # so that others come while it is read
+        return read(records, key)
+
+    monkeypatch.setattr(DirectoryRecords, "read", slow)
+    catalog, head = scenario.node().catalog, scenario.head("pilot")
+    with ThreadPoolExecutor(4) as pool:
+        statements = list(pool.map(lambda _: newest_attestation(catalog, "things", head, "pilot"), range(4)))
+    assert all(statements)
+    assert len(reads) == 1
 
 
 def test_signature_is_of_the_whole_statement(

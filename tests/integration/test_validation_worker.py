@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from great_expectations.core import ExpectationValidationResult
 
 from prefect_stagegate.errors import UsageError, ValidationError
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.validations.worker import child
+from prefect_stagegate.validations.worker.judgements import error_of
 from prefect_stagegate.validations.worker.process_limits import GIB, ValidationLimits
 from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
 from tests.support.scenario import Scenario
@@ -144,9 +146,14 @@ def test_table_too_large_for_pandas_is_inconclusive(judge: Judge) -> None:
 
 def test_spilling_ends_at_its_bound(judge: Judge) -> None:
     unique = {"type": "expect_column_values_to_be_unique", "kwargs": {"column": "x"}}
-    (judgement,) = judge(unique, rows=4_000_000, memory=640 << 20, spill=1 << 20).judgements
+    (judgement,) = judge(unique, rows=4_000_000, memory=GIB, spill=1 << 20).judgements
     assert judgement.verdict == "errored"
     assert "Raise STAGEGATE_VALIDATION_MEMORY or STAGEGATE_VALIDATION_SPILL" in judgement.fix
+
+
+def test_error_without_a_message_has_its_type() -> None:
+    info = {"metric": {"raised_exception": True, "exception_message": "", "exception_traceback": "File x\nMemoryError"}}
+    assert error_of(ExpectationValidationResult(success=False, result={}, exception_info=info)) == "MemoryError"
 
 
 @pytest.mark.usefixtures("_no_kept_worker")
@@ -173,6 +180,10 @@ DEATHS = {
     "os.kill(os.getpid(), signal.SIGKILL)": ("was killed (SIGKILL)", "out-of-memory killer"),
     "os.kill(os.getpid(), signal.SIGSEGV)": ("crashed with SIGSEGV", "says nothing about the data"),
     "os.abort()": ("crashed with SIGABRT", "says nothing about the data"),
+    "sys.stderr.write('cannot allocate memory for thread-local data: ABORT'); os._exit(127)": (
+        "needed more than its 1GiB of memory: cannot allocate",
+        "STAGEGATE_VALIDATION_MEMORY",
+    ),
     "bytearray(2 << 30)": ("needed more than its 1GiB of memory", "STAGEGATE_VALIDATION_MEMORY"),
     "sys.exit('no licence')": ("crashed with status 1: SystemExit: no licence", "says nothing about the data"),
 }

@@ -271,18 +271,19 @@ class _Job:
         output = self._last_output()
         # The traceback is for whoever debugs the worker; people who wait for a gate need its last line.
         log.debug("The last output of the process that judges the tables of %s:\n%s", self.dataset, output)
-        what, hint = self._reason(status)
+        what, hint = self._reason(status, output)
         last_line = output.splitlines()[-1][:LINE_LENGTH] if output and not self.timed_out else ""
         text = f"{what}: {last_line.rstrip('.')}" if last_line else what
         return WorkerCrashed(text, hint=hint, dataset=self.dataset)
 
-    def _reason(self, status: int | None) -> tuple[str, str]:
+    def _reason(self, status: int | None, output: str) -> tuple[str, str]:
         """What happened to the judging process, and what to do."""
         if self.timed_out:
             hint = "Raise STAGEGATE_VALIDATION_TIMEOUT, name fewer files in the contract, or stage smaller versions."
             return f"The tables were not judged within {self.limits.seconds:g} s", hint
         memory = format_size(self.limits.memory)
-        if status == OUT_OF_MEMORY:
+        # glibc ends a process that has no memory for a thread by itself.
+        if status == OUT_OF_MEMORY or "cannot allocate memory" in output:
             hint = (
                 "Raise STAGEGATE_VALIDATION_MEMORY, and the container's memory where that is less, or judge the table "
                 "with `engine: duckdb`, which spills."

@@ -107,9 +107,11 @@ def error_of(result: ExpectationValidationResult) -> str:
     # Great Expectations returns one record, or one for each metric.
     info = result.exception_info or {}
     single = [info] if "raised_exception" in info else info.values()
-    messages = [str(entry["exception_message"]) for entry in single if entry.get("raised_exception")]
-    if messages:
-        return messages[0].strip()
+    for entry in single:
+        if entry.get("raised_exception"):
+            # A MemoryError has no message; its traceback ends with its name.
+            traceback = str(entry.get("exception_traceback", "")).strip()
+            return str(entry["exception_message"]).strip() or traceback.rpartition("\n")[2] or "no reason given"
     return "" if result.result else "Great Expectations gave no result"
 
 
