@@ -16,7 +16,7 @@ from prefect_stagegate import clock
 from prefect_stagegate.gate.base import CheckResult, NoParameters, Parameters, from_findings, worst_of
 from prefect_stagegate.gate.check_context import CheckContext, Fact
 from prefect_stagegate.gate.registry import Check, Renewal
-from prefect_stagegate.jobs.staging.probe import Probe, probe
+from prefect_stagegate.jobs.staging.probe import SourceProbe, probe
 from prefect_stagegate.jobs.staging.sources import open_sources, open_spec_source
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
 from prefect_stagegate.sources.selection.object_selection import Selection
@@ -31,7 +31,7 @@ HOLDS = timedelta(minutes=15)
 
 
 @Fact
-def probe_source(context: CheckContext, position: int) -> Probe:
+def probe_source(context: CheckContext, position: int) -> SourceProbe:
     """List and read the source at this position in the spec."""
     source, workspace = context.spec.sources[position], context.workspace
     reopen = partial(open_spec_source, source, workspace.settings, workspace.resolve_credentials)
@@ -137,7 +137,7 @@ def _time_at(seconds: float) -> str:
     return time_text(datetime.fromtimestamp(seconds, UTC))
 
 
-def _finding(probe: Probe, source: SourceSpec) -> Finding | None:
+def _finding(probe: SourceProbe, source: SourceSpec) -> Finding | None:
     if probe.error is not None:
         # What is worth a retry may pass next time, so it is no verdict on the source.
         outcome = Outcome.INCONCLUSIVE if probe.error.retryable else Outcome.FAIL

@@ -16,7 +16,7 @@ from prefect_stagegate.jobs.gating.validate import limits_of
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.patterns import can_be_below
 from prefect_stagegate.spec import FilesSpec, Requirement, Spec, doubtful_columns
-from prefect_stagegate.spec.document import Document
+from prefect_stagegate.spec.parsed_document import ParsedDocument
 from prefect_stagegate.spec.suites import expectation_name
 from prefect_stagegate.spec.yamltree import Loc
 from prefect_stagegate.units import listed
@@ -40,7 +40,7 @@ def lint(spec: SpecLike, warn: Callable[[str], None] = lambda _: None) -> Spec:
     """
     places: dict[str, str] = {}
 
-    def examine(loaded: Spec, document: Document) -> Iterator[tuple[Loc, str]]:
+    def examine(loaded: Spec, document: ParsedDocument) -> Iterator[tuple[Loc, str]]:
         for name, table in loaded.contract.tables.items():
             for position in range(len((table.suite or {}).get("expectations", ()))):
                 loc: Loc = ("contract", "tables", name, "suite", "expectations", position)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from prefect_stagegate.model import Decision, FailedObject, Promotion, Validation
 from prefect_stagegate.model.manifest import Seal
-from prefect_stagegate.show.document import Cell, Checks, Document, Facts, Section, Table, Text
+from prefect_stagegate.show.document import Cell, Document, Outcomes, Pairs, Section, Table, Text
 from prefect_stagegate.show.expectations import read_results
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.show.model import Report
@@ -51,7 +51,7 @@ def validation_document(validation: Validation) -> Document:
         f"{'Trial: ' if validation.is_trial else ''}{validation.dataset} {verdict}",
         "pass" if validation.passed else "fail",
         facts=(("version", validation.digest),),
-        sections=(Section("", (Checks(tuple(rows)),)), Section("Expectations", expectation_tables(results))),
+        sections=(Section("", (Outcomes(tuple(rows)),)), Section("Expectations", expectation_tables(results))),
     )
 
 
@@ -78,9 +78,9 @@ def proposal_document(report: Report, decision: Decision, sums: Seal, *, until: 
     fine = f"{sum(row.is_fine for row in report.rows)} of {count_text(len(report.rows), 'check')}"
     parts = (
         Text(f"Who may answer: {report.whose_turn}."),
-        Facts(facts),
+        Pairs(facts),
         Text(f"{fine} are fine. To look at:"),
-        Checks(report.rows, is_brief=True),
+        Outcomes(report.rows, is_brief=True),
         Text("The whole report is among this run's artifacts."),
     )
     lead = f"Answer by {time_text(until)}; without an answer, the request ends as not approved."

@@ -90,7 +90,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Pairs:
     """Names and values."""
 
     facts: tuple[tuple[str, str], ...]
@@ -107,7 +107,7 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
-class Checks:
+class Outcomes:
     """Checks with their findings; those that decided come first."""
 
     rows: tuple[Row, ...]
@@ -115,7 +115,7 @@ class Checks:
     """Whether only the summaries of those that are not fine are shown."""
 
 
-Part: TypeAlias = Table | Text | Facts | Shares | Checks
+Part: TypeAlias = Table | Text | Pairs | Shares | Outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Document:
     def checks(self) -> tuple[Row, ...]:
         """The checks of all sections."""
         parts = (part for section in self.sections for part in section.parts)
-        return tuple(row for part in parts if isinstance(part, Checks) for row in part.rows)
+        return tuple(row for part in parts if isinstance(part, Outcomes) for row in part.rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from prefect_stagegate.show.document import Cell, Checks, Document, Facts, Part, Section, Shares, Table, Text, legible
+from prefect_stagegate.show.document import Cell, Document, Outcomes, Pairs, Part, Section, Shares, Table, Text, legible
 from prefect_stagegate.show.legible import legible_text, one_line, spans
 from prefect_stagegate.show.next_steps import is_command
 from prefect_stagegate.show.rows import Row, tally_text
@@ -127,14 +127,14 @@ def _part(part: Part) -> list[str]:
     match part:
         case Text():
             return [step(part.text)]
-        case Facts():
+        case Pairs():
             return ["\n".join(f"- {plain(name)}: {_value(value)}" for name, value in part.facts)]
         case Shares():
             return [f"{plain(part.label)}."]
-        case Checks(is_brief=True):
+        case Outcomes(is_brief=True):
             defects = [row for row in part.rows if not row.is_fine]
             return ["\n".join(f"- {code(row.check)}: {row.verdict}, {plain(row.summary)}" for row in defects)]
-        case Checks():
+        case Outcomes():
             return _checks(part.rows)
         case _:
             return []

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prefect_stagegate.model import Address, DecisionOutcome, Verdict
-from prefect_stagegate.show.document import Checks, Document, Section, Text
+from prefect_stagegate.show.document import Document, Outcomes, Section, Text
 from prefect_stagegate.show.legible import legible_text, time_text
 from prefect_stagegate.show.model import Report
 from prefect_stagegate.show.rows import Standing
@@ -178,4 +178,4 @@ def _section(candidate: Candidate) -> Section:
     renewed = ", ".join(f"`{check}`" for check in candidate.renewed) or "no check, since all evidence still holds"
     texts = [f"{use} `{candidate.digest}`, accepted {time_text(candidate.since)} by {candidate.by}."]
     texts += [f"It was {candidate.withdrawn}."] if candidate.withdrawn else []
-    return Section("", (*map(Text, (*texts, f"Ran again: {renewed}.")), Checks(candidate.report.rows, is_brief=True)))
+    return Section("", (*map(Text, (*texts, f"Ran again: {renewed}.")), Outcomes(candidate.report.rows, is_brief=True)))

@@ -10,7 +10,7 @@ from typing import Any
 from prefect_stagegate.model import DecisionOutcome, ExpectationResult
 from prefect_stagegate.model.transfers import Bottleneck, TransferRecord
 from prefect_stagegate.show.changes import ChangedFile, VersionChanges
-from prefect_stagegate.show.document import Cell, Checks, Document, Facts, Part, Section, Shares, Table, Text, merged
+from prefect_stagegate.show.document import Cell, Document, Outcomes, Pairs, Part, Section, Shares, Table, Text, merged
 from prefect_stagegate.show.expectations import (
     LONGEST_EXAMPLE,
     by_table,
@@ -56,7 +56,7 @@ def document_of(report: Report) -> Document:
         turn=report.whose_turn,
         turns=report.turns,
         steps=report.steps,
-        sections=(Section("", (Checks(rows),)), *_details(report), _basis(report)),
+        sections=(Section("", (Outcomes(rows),)), *_details(report), _basis(report)),
         when=f"Decided {time_text(report.at)}{until}.",
         values=json_values(report),
     )
@@ -175,4 +175,4 @@ def _basis(report: Report) -> Section:
         ("Asked for by", report.requester or "nobody named"),
         *([("Runbook", report.runbook)] if report.runbook else []),
     )
-    return Section("What was judged", (Facts(facts),))
+    return Section("What was judged", (Pairs(facts),))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from prefect_stagegate.show.document import Cell, Checks, Document, Part, Table, Text
+from prefect_stagegate.show.document import Cell, Document, Outcomes, Part, Table, Text
 from prefect_stagegate.show.legible import shortened
 from prefect_stagegate.show.next_steps import is_command
 from prefect_stagegate.show.rows import Row
@@ -64,7 +64,7 @@ def trimmed(document: Document, detail: Detail) -> Document:
 
 def _part(part: Part, detail: Detail) -> Part:
     match part:
-        case Checks():
+        case Outcomes():
             return replace(part, rows=tuple(_checks(part.rows, detail)))
         case Table():
             rows = tuple(tuple(_cell(cell, detail) for cell in row) for row in part.rows[: detail.rows])

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from prefect_stagegate.errors import did_you_mean
-from prefect_stagegate.spec.document import Document
 from prefect_stagegate.spec.fields import NAME_TAG, SETTINGS_TAG
+from prefect_stagegate.spec.parsed_document import ParsedDocument
 from prefect_stagegate.spec.yamltree import Loc
 from prefect_stagegate.units import format_duration
 
@@ -56,7 +56,9 @@ _BOUNDS = {
 _COUNTED = ("too_short", "string_too_short")
 
 
-def report_errors(document: Document, errors: Sequence[ErrorDetails], model: type[BaseModel], prefix: Loc = ()) -> None:
+def report_errors(
+    document: ParsedDocument, errors: Sequence[ErrorDetails], model: type[BaseModel], prefix: Loc = ()
+) -> None:
     """Report pydantic's errors about the values at `prefix`, which are to be a `model`."""
     places = [place_of(error) for error in errors if error["type"] not in _COUNTED]
     for error in errors:
@@ -66,7 +68,7 @@ def report_errors(document: Document, errors: Sequence[ErrorDetails], model: typ
             document.report(prefix + here, complaint(error, model))
 
 
-def check(document: Document, value: object, model: type[BaseModel], prefix: Loc = ()) -> None:
+def check(document: ParsedDocument, value: object, model: type[BaseModel], prefix: Loc = ()) -> None:
     """Report all that is wrong with the value at `prefix`, which is to be a `model`."""
     try:
         model.model_validate(value)

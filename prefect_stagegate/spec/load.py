@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from prefect_stagegate.doors import offered
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.spec.complaints import report_errors
-from prefect_stagegate.spec.document import Document, UnreadableDocument, mapping_document, read_document
 from prefect_stagegate.spec.fields import Context
 from prefect_stagegate.spec.models import Requirement, Spec
+from prefect_stagegate.spec.parsed_document import ParsedDocument, UnreadableDocument, mapping_document, read_document
 from prefect_stagegate.spec.requirements import KnownChecks, read_rule, resolve_gates
 from prefect_stagegate.spec.suites import ArgumentProblems, inline_suites
 from prefect_stagegate.spec.urls import is_url, local_path, place, without_secrets
@@ -24,7 +24,7 @@ from prefect_stagegate.spec.yamltree import Loc
 if TYPE_CHECKING:
     from prefect_stagegate.transport.http import Allowed
 
-Examine = Callable[[Spec, Document], Iterable[tuple[Loc, str]]]
+Examine = Callable[[Spec, ParsedDocument], Iterable[tuple[Loc, str]]]
 """Finds what is wrong with a loaded spec, each problem with its place in the document."""
 DICTIONARY = "spec"
 """What problems call a spec that came as a dictionary."""
@@ -79,7 +79,9 @@ def load_spec(
     return spec
 
 
-def _checked(document: Document, known_checks: KnownChecks, argument_problems: ArgumentProblems | None) -> Spec | None:
+def _checked(
+    document: ParsedDocument, known_checks: KnownChecks, argument_problems: ArgumentProblems | None
+) -> Spec | None:
     """Build the spec; None, with the problems in the document, when it is wrong."""
     values, left_out = document.values, tuple[str, ...]()
     requirements: dict[str, tuple[Requirement, ...]] = {}
@@ -102,7 +104,7 @@ def _checked(document: Document, known_checks: KnownChecks, argument_problems: A
         return None
 
 
-def _report_column_types(document: Document) -> None:
+def _report_column_types(document: ParsedDocument) -> None:
     """Report column types that do not exist."""
     tables = document.values["contract"].get("tables")
     for table, promises in (tables if isinstance(tables, dict) else {}).items():

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec.complaints import check, complaint, keys_at, place_of
-from prefect_stagegate.spec.document import Document, UnreadableDocument, read_text_beside
 from prefect_stagegate.spec.fields import WRITTEN, InFile
 from prefect_stagegate.spec.models import Requirement, RequirementSpec
+from prefect_stagegate.spec.parsed_document import ParsedDocument, UnreadableDocument, read_text_beside
 from prefect_stagegate.spec.yamltree import Loc
 
 MOST_PASSES = 5
@@ -53,7 +53,7 @@ class _Gate:
 
 
 def resolve_gates(
-    document: Document, values: dict[str, Any], known: KnownChecks
+    document: ParsedDocument, values: dict[str, Any], known: KnownChecks
 ) -> tuple[dict[str, Any], dict[str, tuple[Requirement, ...]]]:
     """Read a spec's gates, merge what each target requires, and report what is wrong with them.
 
@@ -71,7 +71,7 @@ def resolve_gates(
     return {**values, "gates": shaped}, resolved
 
 
-def read_rule(document: Document, values: dict[str, Any], name: str, known: KnownChecks) -> dict[str, Any]:
+def read_rule(document: ParsedDocument, values: dict[str, Any], name: str, known: KnownChecks) -> dict[str, Any]:
     """The spec's values with the texts of files in `policy.NAME.approval`.
 
     Reports what is wrong with its parameters; the spec's models report the rest.
@@ -95,7 +95,7 @@ def read_rule(document: Document, values: dict[str, Any], name: str, known: Know
 
 
 def _with_files(
-    document: Document, loc: Loc, params: Mapping[str, Any], model: type[BaseModel]
+    document: ParsedDocument, loc: Loc, params: Mapping[str, Any], model: type[BaseModel]
 ) -> dict[str, Any] | None:
     """Parameters with the text of each file that they name; None, with the problem reported, where none can be read."""
     inlined = dict(params)
@@ -118,7 +118,7 @@ def _with_files(
     return inlined
 
 
-def _gate(document: Document, target: str, gate: dict[str, Any], known: KnownChecks) -> _Gate:
+def _gate(document: ParsedDocument, target: str, gate: dict[str, Any], known: KnownChecks) -> _Gate:
     extends, require = gate.get("extends"), gate.get("require")
     loc = ("gates", target, "require")
     items = enumerate(require) if isinstance(require, list) else ()
@@ -133,7 +133,7 @@ def _with_items(gate: Any, read: _Gate | None) -> Any:
     return {**gate, "require": [item.requirement for item in read.items]}
 
 
-def _item(document: Document, loc: Loc, item: object, known: KnownChecks) -> _Written | None:
+def _item(document: ParsedDocument, loc: Loc, item: object, known: KnownChecks) -> _Written | None:
     mapping = {item: None} if isinstance(item, str) else item
     if not isinstance(mapping, dict) or len(mapping) != 1:
         document.report(loc, _item_problem(item))
@@ -176,7 +176,7 @@ def _item_problem(item: object) -> str:
     return "must be a check's name, or a name with its parameters, such as {freshness: {fail: 24h}}"
 
 
-def _severity(document: Document, loc: Loc, given: object) -> Severity | None:
+def _severity(document: ParsedDocument, loc: Loc, given: object) -> Severity | None:
     if given is None:
         return None
     names = [severity.value for severity in Severity]
@@ -186,7 +186,7 @@ def _severity(document: Document, loc: Loc, given: object) -> Severity | None:
     return None
 
 
-def _consecutive(document: Document, loc: Loc, given: object) -> int | None:
+def _consecutive(document: ParsedDocument, loc: Loc, given: object) -> int | None:
     if given is None:
         return None
     if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= MOST_PASSES:
@@ -195,7 +195,7 @@ def _consecutive(document: Document, loc: Loc, given: object) -> int | None:
     return None
 
 
-def _report_extends(document: Document, gates: Mapping[str, _Gate]) -> None:
+def _report_extends(document: ParsedDocument, gates: Mapping[str, _Gate]) -> None:
     # Each gate of a circle leads back to itself, but the circle is reported once.
     reported: set[str] = set()
     for target, gate in gates.items():
@@ -222,7 +222,7 @@ def _lineage(target: str, gates: Mapping[str, _Gate]) -> Iterator[str]:
 
 
 def _resolve(
-    document: Document, target: str, gates: Mapping[str, _Gate], known: KnownChecks
+    document: ParsedDocument, target: str, gates: Mapping[str, _Gate], known: KnownChecks
 ) -> tuple[Requirement, ...]:
     line = [*_lineage(target, gates)]
     # A missing gate below is reported already, and might have required something.
@@ -251,7 +251,7 @@ def _merge(below: Requirement | None, above: RequirementSpec, severity: Severity
 
 
 def _with_defaults(
-    document: Document, requirement: Requirement, model: type[BaseModel], items: Sequence[_Written]
+    document: ParsedDocument, requirement: Requirement, model: type[BaseModel], items: Sequence[_Written]
 ) -> Requirement:
     """Fill in the defaults; report what is wrong with the parameters that the gate itself wrote, in `items`."""
     try:

@@ -10,9 +10,9 @@ from pydantic import Field
 from prefect_stagegate.errors import did_you_mean, nearest
 from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.complaints import check
-from prefect_stagegate.spec.document import Document, UnreadableDocument, read_beside
 from prefect_stagegate.spec.fields import SpecModel, Text
 from prefect_stagegate.spec.parameters import examples, fill, names, parameter_problems
+from prefect_stagegate.spec.parsed_document import ParsedDocument, UnreadableDocument, read_beside
 from prefect_stagegate.spec.yamltree import Loc
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class SuiteSpec(SpecModel):
     )
 
 
-def inline_suites(document: Document, argument_problems: ArgumentProblems | None = None) -> dict[str, Any]:
+def inline_suites(document: ParsedDocument, argument_problems: ArgumentProblems | None = None) -> dict[str, Any]:
     """The spec's values with each table's suite in place of its file's name; reports suites that can't be used.
 
     Args:
@@ -109,7 +109,7 @@ def _with_parameters(argument_problems: ArgumentProblems, tables: Sequence[str])
 
 
 def _suite(
-    document: Document, table: str, suite: object, argument_problems: ArgumentProblems | None
+    document: ParsedDocument, table: str, suite: object, argument_problems: ArgumentProblems | None
 ) -> dict[str, Any] | None:
     loc: Loc = ("contract", "tables", table, "suite")
     if not isinstance(suite, list):
@@ -131,7 +131,7 @@ def _joined(table: str, suites: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _read_or_checked(
-    document: Document, loc: Loc, table: str, suite: object, argument_problems: ArgumentProblems | None
+    document: ParsedDocument, loc: Loc, table: str, suite: object, argument_problems: ArgumentProblems | None
 ) -> dict[str, Any] | None:
     if isinstance(suite, str):
         return _from_file(document, loc, table, suite, argument_problems)
@@ -142,7 +142,7 @@ def _read_or_checked(
 
 
 def _from_file(
-    document: Document, loc: Loc, table: str, name: str, argument_problems: ArgumentProblems | None
+    document: ParsedDocument, loc: Loc, table: str, name: str, argument_problems: ArgumentProblems | None
 ) -> dict[str, Any] | None:
     try:
         file = read_beside(document, name)
@@ -160,7 +160,7 @@ def _from_file(
 
 
 def _checked(
-    document: Document, loc: Loc, table: str, suite: dict[str, Any], argument_problems: ArgumentProblems | None
+    document: ParsedDocument, loc: Loc, table: str, suite: dict[str, Any], argument_problems: ArgumentProblems | None
 ) -> dict[str, Any]:
     """The suite without empty values and Great Expectations' own ids, so that equal suites are written alike."""
     check(document, suite, SuiteSpec, loc)
@@ -186,7 +186,7 @@ def canonical_expectation(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_expectation(
-    document: Document, loc: Loc, item: Mapping[str, Any], argument_problems: ArgumentProblems | None
+    document: ParsedDocument, loc: Loc, item: Mapping[str, Any], argument_problems: ArgumentProblems | None
 ) -> None:
     """Report what is wrong with one expectation; its arguments only with `argument_problems`."""
     check(document, item, ExpectationSpec, loc)
@@ -195,7 +195,7 @@ def check_expectation(
 
 
 def _report_expectation(
-    document: Document, loc: Loc, item: Mapping[str, Any], argument_problems: ArgumentProblems
+    document: ParsedDocument, loc: Loc, item: Mapping[str, Any], argument_problems: ArgumentProblems
 ) -> None:
     """Report an unknown expectation, and its unknown, missing and forbidden arguments."""
     kind, arguments = item.get("type"), item.get("kwargs", {})

@@ -21,7 +21,7 @@ from prefect_stagegate.gate.accepted import accepted_below, last_accepted, refer
 from prefect_stagegate.gate.check_context import Fact, local_view, origins
 from prefect_stagegate.jobs.gating.table_facts import table_columns, table_time
 from prefect_stagegate.jobs.gating.validate import validation_of
-from prefect_stagegate.jobs.staging.probe import Probe
+from prefect_stagegate.jobs.staging.probe import SourceProbe
 from prefect_stagegate.model import (
     CredentialLife,
     Entry,
@@ -160,7 +160,7 @@ def check_context(
             settings.
     """
     spec = spec or a_spec()
-    given = {**FACTS, probe_source: lambda position: Probe(spec.sources[position].url, "a.parquet", 4096, 0.01)}
+    given = {**FACTS, probe_source: lambda position: SourceProbe(spec.sources[position].url, "a.parquet", 4096, 0.01)}
     given |= {fact: changes.pop(fact.__name__) for fact in given if fact.__name__ in changes}
     settings = {name: changes.pop(name) for name in ("node", "allowed_hosts") if name in changes}
     fields = {

@@ -25,7 +25,7 @@ from prefect_stagegate.gate.catalogue import asks, groups, parameters
 from prefect_stagegate.gate.check_context import Binding, Fact
 from prefect_stagegate.gate.evidence_rules import run_check, why_stale
 from prefect_stagegate.gate.registry import OWNERS, Renewal
-from prefect_stagegate.jobs.staging.probe import Probe
+from prefect_stagegate.jobs.staging.probe import SourceProbe
 from prefect_stagegate.model import CredentialLife, Entry, Evidence, Outcome, Scope, Severity, Validation
 from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.model.manifest import Manifest
@@ -138,7 +138,7 @@ def nothing(root: Path, files: int = 0, size: int = 0) -> CheckContext:
         "origins": lambda: iter(()),
         "validation_of": lambda: Validation("nycflights", DIGEST, passed=True, tables=(), evidence=()),
         "table_time": lambda _: None,
-        "probe_source": lambda _: Probe("s3://lake/flights/"),
+        "probe_source": lambda _: SourceProbe("s3://lake/flights/"),
         "life_of_credentials": lambda _: CredentialLife("unknown", "something"),
         "copy_integrity": Integrity(0, 0),
         "cache_volume": Volume(root, total=0, free=0, floor=0, held=0),

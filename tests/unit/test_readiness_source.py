@@ -11,7 +11,7 @@ import pytest
 from prefect_stagegate.checks.source_access import Lifetime, credential_life, read_probe
 from prefect_stagegate.gate import CheckResult
 from prefect_stagegate.gate.base import NoParameters
-from prefect_stagegate.jobs.staging.probe import Probe
+from prefect_stagegate.jobs.staging.probe import SourceProbe
 from prefect_stagegate.model import CredentialLife, Outcome
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.contexts import NOW, a_spec, check_context
@@ -65,7 +65,7 @@ def test_each_source_of_one_url_needs_credentials_that_last() -> None:
 
 
 def test_each_source_of_one_url_is_measured() -> None:
-    probes = [Probe("s3://lake/a/", "a.csv", 1, 0.1), Probe("s3://lake/a/", "b.bin", 2, 0.2)]
+    probes = [SourceProbe("s3://lake/a/", "a.csv", 1, 0.1), SourceProbe("s3://lake/a/", "b.bin", 2, 0.2)]
     result = read_probe(check_context(spec=TWICE, probe_source=lambda at: probes[at]), NoParameters())
     assert [measured["object"] for measured in result.measured.values()] == ["a.csv", "b.bin"]
 
@@ -73,7 +73,7 @@ def test_each_source_of_one_url_is_measured() -> None:
 @pytest.mark.parametrize(("allowed", "outcome"), [(False, Outcome.INCONCLUSIVE), (True, Outcome.WARN)])
 def test_source_that_may_be_empty_only_warns_of_it(allowed: bool, outcome: Outcome) -> None:
     spec = a_spec(sources=[{"url": "s3://lake/flights/"}, {"url": "s3://lake/late/", "may_be_empty": allowed}])
-    probes = [Probe("s3://lake/flights/", "a.parquet", 4096, 0.01), Probe("s3://lake/late/")]
+    probes = [SourceProbe("s3://lake/flights/", "a.parquet", 4096, 0.01), SourceProbe("s3://lake/late/")]
     result = read_probe(check_context(spec=spec, probe_source=lambda at: probes[at]), NoParameters())
     assert (result.outcome, [finding.subject for finding in result.findings]) == (outcome, ["s3://lake/late/"])
 

@@ -19,7 +19,7 @@ from prefect_stagegate.checks.storage import (
 from prefect_stagegate.errors import AccessDenied, SourceUnavailable
 from prefect_stagegate.gate import CheckResult
 from prefect_stagegate.gate.base import NoParameters
-from prefect_stagegate.jobs.staging.probe import Probe
+from prefect_stagegate.jobs.staging.probe import SourceProbe
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.testing.contexts import DIGEST, VOLUME, check_context
 
@@ -89,8 +89,10 @@ def test_read_probe_passes_when_every_source_was_read() -> None:
 
 
 def test_refused_source_fails_and_is_named_with_a_fix() -> None:
-    denied = Probe("s3://lake/flights/", error=AccessDenied("the key may not list", hint="Ask for s3:ListBucket."))
-    probes = [denied, Probe("file:///mnt/nas/", "a", 10)]
+    denied = SourceProbe(
+        "s3://lake/flights/", error=AccessDenied("the key may not list", hint="Ask for s3:ListBucket.")
+    )
+    probes = [denied, SourceProbe("file:///mnt/nas/", "a", 10)]
     answer = read_probe(check_context(probe_source=probes.__getitem__), NONE)
     assert answer.outcome is Outcome.FAIL
     assert [(finding.subject, finding.fix) for finding in answer.findings] == [
@@ -100,11 +102,16 @@ def test_refused_source_fails_and_is_named_with_a_fix() -> None:
 
 @pytest.mark.parametrize(
     "unknown",
-    [Probe("s3://lake/flights/", error=SourceUnavailable("nobody answers")), Probe("s3://lake/flights/", read=0)],
+    [
+        SourceProbe("s3://lake/flights/", error=SourceUnavailable("nobody answers")),
+        SourceProbe("s3://lake/flights/", read=0),
+    ],
     ids=["unreachable", "nothing to read"],
 )
-def test_source_that_gives_no_answer_is_inconclusive(unknown: Probe) -> None:
-    answer = read_probe(check_context(probe_source=[unknown, Probe("file:///mnt/nas/", "a", 10)].__getitem__), NONE)
+def test_source_that_gives_no_answer_is_inconclusive(unknown: SourceProbe) -> None:
+    answer = read_probe(
+        check_context(probe_source=[unknown, SourceProbe("file:///mnt/nas/", "a", 10)].__getitem__), NONE
+    )
     assert answer.outcome is Outcome.INCONCLUSIVE
 
 

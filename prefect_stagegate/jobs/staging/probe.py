@@ -17,7 +17,7 @@ PROBE_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
-class Probe:
+class SourceProbe:
     """The result of listing one source and reading one range of one object, with the credentials of this process."""
 
     url: str
@@ -37,10 +37,10 @@ class Probe:
     """The pin of the object that was read."""
 
 
-def probe(url: str, reopen: Callable[[], Source], selection: Selection) -> Probe:
+def probe(url: str, reopen: Callable[[], Source], selection: Selection) -> SourceProbe:
     """Open, list and read a source with this process's credentials. Ignores `limit`, which needs the whole listing."""
     started = time.monotonic()
-    answer = Probe(url)
+    answer = SourceProbe(url)
     try:
         with closing(reopen()) as source:
             life = source.credential_life()

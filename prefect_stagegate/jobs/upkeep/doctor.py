@@ -11,7 +11,7 @@ from functools import partial
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.jobs.staging.probe import Probe, probe
+from prefect_stagegate.jobs.staging.probe import SourceProbe, probe
 from prefect_stagegate.jobs.staging.sources import open_spec_source
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.sources import public_url
@@ -69,7 +69,7 @@ def examine(
     `patience` is in seconds, for all of them together.
     """
     endpoints = list(_endpoints(spec))
-    results: queue.SimpleQueue[tuple[int, Probe]] = queue.SimpleQueue()
+    results: queue.SimpleQueue[tuple[int, SourceProbe]] = queue.SimpleQueue()
 
     def run(number: int) -> None:
         results.put((number, _probe(endpoints[number], settings, resolve_credentials)))
@@ -87,16 +87,18 @@ def _endpoints(spec: Spec) -> Iterator[_Endpoint]:
         yield from (_Endpoint(mirror, source) for mirror in source.mirrors)
 
 
-def _probe(endpoint: _Endpoint, settings: Settings, resolve_credentials: ResolveCredentials) -> Probe:
+def _probe(endpoint: _Endpoint, settings: Settings, resolve_credentials: ResolveCredentials) -> SourceProbe:
     url = public_url(endpoint.spec.url)
     reopen = partial(open_spec_source, endpoint.spec, settings, resolve_credentials)
     try:
         return probe(url, reopen, Selection(endpoint.source, now()))
     except Exception as error:  # noqa: BLE001 - reported for this source, beside the others
-        return Probe(url, error=StagegateError(f"Unexpected error: {type(error).__name__}: {error}"))
+        return SourceProbe(url, error=StagegateError(f"Unexpected error: {type(error).__name__}: {error}"))
 
 
-def _until(results: queue.SimpleQueue[tuple[int, Probe]], count: int, patience: float) -> Iterator[tuple[int, Probe]]:
+def _until(
+    results: queue.SimpleQueue[tuple[int, SourceProbe]], count: int, patience: float
+) -> Iterator[tuple[int, SourceProbe]]:
     """The results that come within `patience` seconds."""
     deadline = time.monotonic() + patience
     for _ in range(count):
@@ -106,7 +108,7 @@ def _until(results: queue.SimpleQueue[tuple[int, Probe]], count: int, patience: 
             return
 
 
-def _examination(endpoint: _Endpoint, probed: Probe | None, patience: float) -> Examination:
+def _examination(endpoint: _Endpoint, probed: SourceProbe | None, patience: float) -> Examination:
     failed = Examination(public_url(endpoint.spec.url), endpoint.mirror_of, works=False, who=_who(endpoint, probed))
     if probed is None:
         fix = "Check whether the server is well, or give it more time with --timeout."
@@ -130,7 +132,7 @@ def _examination(endpoint: _Endpoint, probed: Probe | None, patience: float) -> 
     )
 
 
-def _who(endpoint: _Endpoint, probed: Probe | None) -> str:
+def _who(endpoint: _Endpoint, probed: SourceProbe | None) -> str:
     """The block and the profile that the spec names, and the kind of credentials that the client found."""
     profile = endpoint.spec.options.get("profile")
     parts = (endpoint.spec.credentials, f"the profile {profile}" if profile else None, probed.who if probed else None)

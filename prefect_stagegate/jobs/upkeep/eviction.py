@@ -17,7 +17,7 @@ from prefect_stagegate.errors import CacheError, NoSpace
 from prefect_stagegate.jobs.staging.origins import can_be_fetched
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Action, Entry, PlannedObject
-from prefect_stagegate.transport.transfer.job import Job, SourceGroup
+from prefect_stagegate.transport.transfer.job import FetchJob, SourceGroup
 from prefect_stagegate.transport.transfer_limits import Limits
 from prefect_stagegate.units import bytes_text
 
@@ -86,7 +86,7 @@ def _missing(workspace: Workspace, groups: Sequence[SourceGroup], planned: Plann
     if planned.object.size <= workspace.settings.of(Limits).part:
         return size
     # Of a large object, an interrupted run may have left some bytes on the volume.
-    job = Job(planned, groups[planned.source].members(), listed=planned.object)
+    job = FetchJob(planned, groups[planned.source].members(), listed=planned.object)
     return max(0, size - workspace.cache.blobs.partial_bytes(*job.claim_words()))
 
 

@@ -13,7 +13,7 @@ PRODUCTION = "stagegate://nycflights@production"
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class FlightFigures:
     """The figures that the consumer computes from the data."""
 
     flights: int
@@ -31,7 +31,7 @@ class Figure:
         )
 
 
-def read_production() -> Figure:
+def read_production() -> FlightFigures:
     """Read the flights and the airlines' names from the version that production names now."""
     files, root = fsspec.url_to_fs(PRODUCTION)
     months = files.glob(f"{root}/flights/*.parquet")
@@ -42,4 +42,4 @@ def read_production() -> Figure:
     delays = flights.group_by("carrier").aggregate([("dep_delay", "mean")])
     worst = delays.sort_by([("dep_delay_mean", "descending")]).slice(0, 1).to_pylist()[0]
     mean = pc.mean(flights["dep_delay"]).as_py()
-    return Figure(flights.num_rows, mean, names[worst["carrier"]], worst["dep_delay_mean"])
+    return FlightFigures(flights.num_rows, mean, names[worst["carrier"]], worst["dep_delay_mean"])

@@ -10,7 +10,7 @@ from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Outcome, Version
-from prefect_stagegate.plugins.demo.consumer import PRODUCTION, Figure, read_production
+from prefect_stagegate.plugins.demo.consumer import PRODUCTION, FlightFigures, read_production
 from prefect_stagegate.plugins.demo.data import (
     DEFECTS,
     MONTHS,
@@ -66,7 +66,7 @@ class Demo:
         self._require(not self._digest_of("production"), "production names nothing before somebody approved it")
         return passage.staged[0]
 
-    def approve(self, version: Version) -> Figure:
+    def approve(self, version: Version) -> FlightFigures:
         """Step 3: a second person approves exactly this version, production moves, and a consumer reads it."""
         self._story.step("A second person approves, and production moves")
         self._promote(version)
@@ -74,7 +74,7 @@ class Demo:
         self._story.fact("consumer", f"reads {PRODUCTION}:\n{figure}")
         return figure
 
-    def deliver_defects(self, good: Version, figure: Figure) -> None:
+    def deliver_defects(self, good: Version, figure: FlightFigures) -> None:
         """Step 4: pilot's gate refuses a delivery with four defects, and readers of production see none of it."""
         self._story.step("The next delivery has defects, and is refused")
         self._upload(self._flights.with_defects())
@@ -91,7 +91,7 @@ class Demo:
             "production", f"still names {digest_text(good.digest)}, and the consumer finds the same:\n{figure}"
         )
 
-    def deliver_mended(self, good: Version, figure: Figure) -> None:
+    def deliver_mended(self, good: Version, figure: FlightFigures) -> None:
         """Step 5: of the mended delivery only changed files are fetched; it is approved and reaches the consumer."""
         self._story.step("The delivery is mended, and only what changed is fetched")
         size = self._upload(self._flights.mended())

@@ -41,7 +41,7 @@ Sink = Callable[[memoryview], object]
 """Called with the body's next bytes, which are valid during the call."""
 
 
-class Meter(Protocol):
+class RateLimiter(Protocol):
     """Limits how fast bytes are received. All reads from one server share it."""
 
     def take(self, count: int) -> None:
@@ -70,7 +70,7 @@ class Exchange:
         *,
         buffer: memoryview | None = None,
         sink: Sink | None = None,
-        meter: Meter | None = None,
+        meter: RateLimiter | None = None,
         owner: Any = None,
     ) -> None:
         self.request, self.done, self.buffer, self.sink, self.owner = request, done, buffer, sink, owner

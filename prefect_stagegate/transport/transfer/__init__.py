@@ -18,7 +18,7 @@ from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.transport.transfer.context import Done, TransferContext
-from prefect_stagegate.transport.transfer.engine import Engine
+from prefect_stagegate.transport.transfer.engine import TransferEngine
 from prefect_stagegate.transport.transfer.job import SourceGroup, replicas_of
 from prefect_stagegate.transport.transfer.progress import Progress, TransferStats
 from prefect_stagegate.transport.transfer.retry import Stop
@@ -91,10 +91,10 @@ def transfer(
     members = [source for group in sources for source in group.members()]
     space = space or Space(cache.layout, SpaceRules())
     context = TransferContext(cache, space, members, limits, progress, stop, stats, replicas_of(sources))
-    return Transfer(_run(context, lambda: Engine(context, plan, sources, max_failed), max_failed), stats)
+    return Transfer(_run(context, lambda: TransferEngine(context, plan, sources, max_failed), max_failed), stats)
 
 
-def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed: int) -> Generator[Receipt]:
+def _run(context: TransferContext, make_engine: Callable[[], TransferEngine], max_failed: int) -> Generator[Receipt]:
     # Only now, with the first receipt: an engine that is never started would leave its files open.
     engine = make_engine()
     context.stats.start()
@@ -129,7 +129,7 @@ def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed
         raise TransferFailed(context.stats.failures)
 
 
-def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
+def _batches(engine: TransferEngine, stop: Stop) -> Iterator[list[Done]]:
     """The results in batches, until all objects are done or something ends the transfer."""
     ended = False
     while not ended and not stop:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from prefect_stagegate.errors import ChecksumMismatch, ObjectChanged
-from prefect_stagegate.transport.transfer.job import Job
+from prefect_stagegate.transport.transfer.job import FetchJob
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -137,7 +137,7 @@ def _new_hasher(name: str, size: int) -> Any:
     return hasher
 
 
-def verify_bytes(job: Job, hasher: Hasher) -> bool:
+def verify_bytes(job: FetchJob, hasher: Hasher) -> bool:
     """Compare an object's bytes with the source's checksums and the planned digest.
 
     Returns:
@@ -168,5 +168,5 @@ def verify_bytes(job: Job, hasher: Hasher) -> bool:
     return hasher.checked and not mismatch
 
 
-def _location(job: Job) -> dict[str, str]:
+def _location(job: FetchJob) -> dict[str, str]:
     return {"source": job.source.url, "object": job.planned.path}

@@ -16,7 +16,7 @@ from prefect_stagegate.sources.adapter import Source, server_of
 from prefect_stagegate.sources.replica import Replica
 from prefect_stagegate.transport.transfer.buffers import Buffers
 from prefect_stagegate.transport.transfer.checks import Hasher, verify_bytes
-from prefect_stagegate.transport.transfer.job import Job
+from prefect_stagegate.transport.transfer.job import FetchJob
 from prefect_stagegate.transport.transfer.progress import Progress, Stopwatch, TransferStats
 from prefect_stagegate.transport.transfer.retry import Retrier, Stop, Throttle, throttle_of
 from prefect_stagegate.transport.transfer_limits import BLOCK, Limits
@@ -70,7 +70,7 @@ class TransferContext:
     def _throttle_of(self, source: Source) -> Throttle | None:
         return throttle_of(server_of(source.identity), self.limits.bandwidth, self.limits.connections)
 
-    def cached(self, job: Job) -> Done | None:
+    def cached(self, job: FetchJob) -> Done | None:
         """The object, if it came into the cache since it was planned: by another stager, or under another name."""
         assert job.listed is not None  # noqa: S101
         digest = job.planned.digest
@@ -82,7 +82,7 @@ class TransferContext:
             return None
         return Done(self._receipt(job, digest, fetched=0, by_server=False))
 
-    def count_received(self, job: Job, count: int) -> None:
+    def count_received(self, job: FetchJob, count: int) -> None:
         """Count bytes that a blocking read received. Waits where the bandwidth is limited.
 
         Raises:
@@ -98,7 +98,7 @@ class TransferContext:
         self.progress.moved(count)
 
     def finish(
-        self, job: Job, claim: Claim, hasher: Hasher, watch: Stopwatch, *, fetched: int, started: float, sync: bool
+        self, job: FetchJob, claim: Claim, hasher: Hasher, watch: Stopwatch, *, fetched: int, started: float, sync: bool
     ) -> Done:
         """Verify the bytes of the claimed file and make them a blob.
 
@@ -119,12 +119,12 @@ class TransferContext:
         unsynced = 0 if self.store.blobs.is_synced(requested=sync) else max(job.listed.size, BLOCK)
         return Done(receipt, claim, self._row(job, digest, started), unsynced)
 
-    def _receipt(self, job: Job, digest: str, *, fetched: int, by_server: bool) -> Receipt:
+    def _receipt(self, job: FetchJob, digest: str, *, fetched: int, by_server: bool) -> Receipt:
         # A mirror's or a node's copy counts as the object that the source listed.
         listed = job.planned.object if job.is_copy or job.listed is None else job.listed
         return Receipt(job.planned.path, listed, job.planned.source, digest, job.proof(by_server=by_server), fetched)
 
-    def _row(self, job: Job, digest: str, started: float) -> Row | None:
+    def _row(self, job: FetchJob, digest: str, started: float) -> Row | None:
         """The row to remember, or None: without a planned digest, a mirror's bytes don't prove the source's pin."""
         listed = job.planned.object if job.is_copy else job.listed
         assert listed is not None  # noqa: S101

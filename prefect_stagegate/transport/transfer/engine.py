@@ -36,7 +36,7 @@ from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.transport.event_loop import EventLoop
 from prefect_stagegate.transport.transfer.checks import Offers
 from prefect_stagegate.transport.transfer.context import Done, TransferContext
-from prefect_stagegate.transport.transfer.job import Job, SourceGroup, replicas_of
+from prefect_stagegate.transport.transfer.job import FetchJob, SourceGroup, replicas_of
 from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
 from prefect_stagegate.transport.transfer.read_queues import Read, ReadQueues, SourceQueue
 from prefect_stagegate.transport.transfer.waiting import Waits
@@ -61,7 +61,7 @@ _TICK = 0.05
 log = logging.getLogger(__name__)
 
 
-class Engine:
+class TransferEngine:
     """The running parts of one transfer.
 
     A thread of its own reads the plan, some objects ahead. After `max_failed` failures no further object is
@@ -145,7 +145,7 @@ class Engine:
         try:
             for planned in self._plan:
                 group = self._groups[planned.source]
-                job = Job(planned, group.members(), listed=planned.object)
+                job = FetchJob(planned, group.members(), listed=planned.object)
                 if planned.action is Action.REUSE and self._reuse(job):
                     continue
                 if group.replicas and planned.digest:
@@ -169,7 +169,7 @@ class Engine:
             self._drop_waiting()  # the plan's thread may have added some since
         self._check_ended()
 
-    def _reuse(self, job: Job) -> bool:
+    def _reuse(self, job: FetchJob) -> bool:
         """Add the result of an object whose planned digest the cache holds; False where it doesn't any more."""
         planned = job.planned
         if not self._context.store.blobs.holds(planned.digest, planned.object.size):
@@ -204,7 +204,7 @@ class Engine:
         if exchange:
             exchanges.append(exchange)
 
-    def _begin(self, queue: SourceQueue, job: Job) -> Exchange | None:
+    def _begin(self, queue: SourceQueue, job: FetchJob) -> Exchange | None:
         """Start an object: the exchange of its request, or None where a worker or another stager has it."""
         self._context.progress.started(job.planned.path)
         if job.listed is None:
@@ -229,7 +229,7 @@ class Engine:
             return None
         return self._exchange(read, request) if read.whole else None
 
-    def _begin_large(self, queue: SourceQueue, job: Job) -> Exchange | None:
+    def _begin_large(self, queue: SourceQueue, job: FetchJob) -> Exchange | None:
         """Have a helper open a large object. First ask a replica for it: a wait must not take an open place."""
         if job.replicas and not job.found and job.listed:
             return self._exchange(Read(queue, job, is_probe=True), job.replicas[0].probe(job.listed))
@@ -379,7 +379,7 @@ class Engine:
         self._queues.closed(download)
         self._loop.feed()
 
-    def _handle_failure(self, job: Job, error: StagegateError) -> None:
+    def _handle_failure(self, job: FetchJob, error: StagegateError) -> None:
         """Handle a read that failed for good: requeue the job's next step, or record the failure. From any thread."""
         # The stop ended this read: the object itself has not failed.
         if isinstance(error, Cancelled) and self._context.stop:
@@ -403,7 +403,7 @@ class Engine:
     def _poll(self) -> None:
         self._loop.call_later(_TICK, self._loop.feed)
 
-    def _requeue(self, job: Job) -> None:
+    def _requeue(self, job: FetchJob) -> None:
         """Put a job back at the front of its source's queue."""
         self._queues.put_back(job)
         self._loop.feed()
@@ -458,7 +458,7 @@ class Engine:
         for download in list(self._downloads):
             download.abandon(discard=False)
 
-    def _claimed_whole(self, job: Job) -> WholeDownload | None:
+    def _claimed_whole(self, job: FetchJob) -> WholeDownload | None:
         """Claim an object that is read whole; None where another stager has it, or the cache has it by now."""
         claim = self._claim(job)
         if claim is None:
@@ -469,7 +469,7 @@ class Engine:
             claim.keep()
             raise
 
-    def _claim(self, job: Job) -> Claim | None:
+    def _claim(self, job: FetchJob) -> Claim | None:
         """Claim an object; None where another stager has it, or the cache has it by now. From any thread."""
         claim = self._context.store.blobs.claim(*job.claim_words())
         if claim is None:
@@ -516,7 +516,7 @@ class Engine:
             if done:
                 self.results.add(done)
 
-    def _look_up(self, queue: SourceQueue, job: Job) -> None:
+    def _look_up(self, queue: SourceQueue, job: FetchJob) -> None:
         """Look the object up at a mirror, or again at its source."""
         try:
             located = queue.retrier.run(job.looked_up)
@@ -525,7 +525,7 @@ class Engine:
         else:
             self._loop.call(partial(self._requeue, located))
 
-    def _read_blocking(self, queue: SourceQueue, job: Job) -> None:
+    def _read_blocking(self, queue: SourceQueue, job: FetchJob) -> None:
         """Have a worker read the object, and further tiny ones, by blocking calls."""
         assert job.listed is not None  # noqa: S101
         if job.listed.away:
@@ -533,7 +533,7 @@ class Engine:
             return
         queue.readers.submit(partial(self._read_each, queue.take_batch(job)))
 
-    def _read_each(self, jobs: Sequence[Job]) -> None:
+    def _read_each(self, jobs: Sequence[FetchJob]) -> None:
         for job in jobs:
             if self._is_over():
                 # Put back, so that it is counted when the waiting objects are dropped.
@@ -576,7 +576,7 @@ class Engine:
         """Write a part, and hash the parts whose turn it is."""
         self._advance(part.download, partial(part.download.store, part))
 
-    def _open_large(self, job: Job) -> None:
+    def _open_large(self, job: FetchJob) -> None:
         """Claim and open a large object, and hash what an interrupted run left of it."""
         download = None
         try:
@@ -600,7 +600,7 @@ class Engine:
         if download:
             self._advance(download, download.begin)
 
-    def _opened(self, job: Job, download: MultipartDownload | None) -> None:
+    def _opened(self, job: FetchJob, download: MultipartDownload | None) -> None:
         self._queues.opened(job, download)
         self._loop.feed()
 
@@ -629,6 +629,6 @@ def _loop_class(groups: Sequence[SourceGroup]) -> type[EventLoop]:
     return Loop
 
 
-def _needs_checksums(job: Job) -> bool:
+def _needs_checksums(job: FetchJob) -> bool:
     """Whether there is neither a digest nor a checksum yet to check the object's bytes by."""
     return job.listed is not None and not job.planned.digest and not job.listed.checksums

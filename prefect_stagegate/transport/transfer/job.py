@@ -62,7 +62,7 @@ class ClaimWait:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class FetchJob:
     """One planned object, and how it is fetched now."""
 
     planned: PlannedObject
@@ -104,13 +104,13 @@ class Job:
         """Whether the source that is tried is a mirror or a replica, and not the one that listed the object."""
         return bool(self.replicas or self.member)
 
-    def asking(self, replicas: Sequence[Replica]) -> Job:
+    def asking(self, replicas: Sequence[Replica]) -> FetchJob:
         """This job with these replicas to ask, without those that were dropped; with none left, for its sources."""
         left = tuple(replica for replica in replicas if not replica.is_dropped)
         listed = left[0].object_of(self.planned) if left else self.planned.object
         return replace(self, replicas=left, listed=listed, found=False)
 
-    def looked_up(self) -> Job:
+    def looked_up(self) -> FetchJob:
         """This job with the object as its source has it now.
 
         Raises:
@@ -132,7 +132,7 @@ class Job:
             current = replace(current, checksums=self.planned.object.checksums or current.checksums)
         return replace(self, listed=current)
 
-    def after(self, error: StagegateError) -> Job | None:
+    def after(self, error: StagegateError) -> FetchJob | None:
         """The job to try next, or None when the object has failed for good."""
         if self.replicas:
             return self.asking(self.replicas[1:])

@@ -19,7 +19,7 @@ from prefect_stagegate.cache.space import BLOCK, room
 from prefect_stagegate.transport.transfer.buffers import DirectFile
 from prefect_stagegate.transport.transfer.checks import Hasher, Offers
 from prefect_stagegate.transport.transfer.context import Done, TransferContext, writing
-from prefect_stagegate.transport.transfer.job import Job
+from prefect_stagegate.transport.transfer.job import FetchJob
 from prefect_stagegate.transport.transfer.progress import Stopwatch
 
 SCRATCH = 1 << 20
@@ -47,7 +47,7 @@ class MultipartDownload:
         CacheError, NoSpace: The volume can't take the object.
     """
 
-    def __init__(self, context: TransferContext, job: Job, claim: Claim, offers: Offers = ()) -> None:
+    def __init__(self, context: TransferContext, job: FetchJob, claim: Claim, offers: Offers = ()) -> None:
         assert job.listed is not None  # noqa: S101 - looked up
         self.job = job
         self._context, self._claim, self._buffers = context, claim, context.buffers

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.transport.transfer.context import TransferContext
-from prefect_stagegate.transport.transfer.job import Job, SourceGroup, replicas_of
+from prefect_stagegate.transport.transfer.job import FetchJob, SourceGroup, replicas_of
 from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
 from prefect_stagegate.transport.transfer.retry import Retrier
 from prefect_stagegate.transport.transfer.whole import WholeDownload
@@ -46,7 +46,7 @@ class SourceQueue:
         self, source: Source, retrier: Retrier, limits: Limits, failed: Callable[[BaseException], object]
     ) -> None:
         self.source, self.retrier = source, retrier
-        self.jobs: deque[Job] = deque()
+        self.jobs: deque[FetchJob] = deque()
         self.reads: set[Read] = set()
         """Reads over HTTP that hold a claim or a buffer, those that wait for a retry included."""
         self._in_flight = limits.in_flight
@@ -78,7 +78,7 @@ class SourceQueue:
         if self.retrier.throttle:
             self.retrier.throttle.release()
 
-    def take_batch(self, first: Job) -> list[Job]:
+    def take_batch(self, first: FetchJob) -> list[FetchJob]:
         """A worker's batch: `first`, and further tiny objects, few when few wait, so that all workers have some."""
         batch = [first]
         room = min(BATCH, len(self.jobs) // self.readers.size)
@@ -92,7 +92,7 @@ class Read:
     """One read over HTTP: of a whole object, or of a part of one; or a question to a replica whether it has a blob."""
 
     queue: SourceQueue
-    job: Job
+    job: FetchJob
     whole: WholeDownload | None = None
     part: Part | None = None
     is_probe: bool = False
@@ -121,7 +121,7 @@ class Read:
         return self.job.source.request(self.job.listed, *self.bounds)
 
 
-def is_tiny(job: Job) -> bool:
+def is_tiny(job: FetchJob) -> bool:
     """Whether the object is listed and at most `TINY` bytes."""
     return job.listed is not None and job.listed.size <= TINY and not job.listed.away
 
@@ -159,7 +159,7 @@ class ReadQueues:
         # Not above a part: whatever is larger is read into buffers of that size.
         self.small = min(SMALL, limits.part)
         """Bytes of the largest object that one request reads into memory."""
-        self._opening: list[Job] = []
+        self._opening: list[FetchJob] = []
         self._open: list[MultipartDownload] = []
         self._has_room = threading.Event()
 
@@ -168,7 +168,7 @@ class ReadQueues:
 
     # ---------------------------------------------------------------- what waits
 
-    def put(self, job: Job) -> None:
+    def put(self, job: FetchJob) -> None:
         """Add a job, which waits for its turn. In the plan's thread."""
         self.of(job).jobs.append(job)
 
@@ -182,7 +182,7 @@ class ReadQueues:
         self._has_room.wait(seconds)
         self._has_room.clear()
 
-    def put_back(self, job: Job) -> None:
+    def put_back(self, job: FetchJob) -> None:
         """Add a job that is the next of its source."""
         self.of(job).jobs.appendleft(job)
 
@@ -196,7 +196,7 @@ class ReadQueues:
         self._has_room.set()
         return dropped
 
-    def of(self, job: Job) -> SourceQueue:
+    def of(self, job: FetchJob) -> SourceQueue:
         """The queue of the source that a job tries now."""
         return self._by_source[id(job.source)]
 
@@ -210,7 +210,7 @@ class ReadQueues:
 
     # ---------------------------------------------------------------- what is read next
 
-    def startable(self) -> Iterator[tuple[SourceQueue, Job]]:
+    def startable(self) -> Iterator[tuple[SourceQueue, FetchJob]]:
         """Take the jobs that may be started now, one at each step, with the connection that it needs.
 
         The node's own share comes first whenever there is room.
@@ -221,7 +221,7 @@ class ReadQueues:
         while replica_queue := self._next_replica():
             yield replica_queue, self._take(replica_queue)
 
-    def _take(self, queue: SourceQueue) -> Job:
+    def _take(self, queue: SourceQueue) -> FetchJob:
         if len(queue.jobs) == AHEAD // 2:
             self._has_room.set()
         return queue.jobs.popleft()
@@ -265,15 +265,15 @@ class ReadQueues:
 
     # ---------------------------------------------------------------- large objects
 
-    def is_large(self, job: Job) -> bool:
+    def is_large(self, job: FetchJob) -> bool:
         """Whether the object is read in parts. Not from a server that ignores ranges: each part would be the whole."""
         return (job.listed or job.planned.object).size > self.small and job.source.ranges
 
-    def opening(self, job: Job) -> None:
+    def opening(self, job: FetchJob) -> None:
         """Count a large object as open before it is, so that never more than `OPEN` are."""
         self._opening.append(job)
 
-    def opened(self, job: Job, download: MultipartDownload | None) -> None:
+    def opened(self, job: FetchJob, download: MultipartDownload | None) -> None:
         """Read the parts of a large object, or give its place back where it could not be opened."""
         self._opening.remove(job)
         if download:
@@ -284,10 +284,10 @@ class ReadQueues:
         if download in self._open:
             self._open.remove(download)
 
-    def _open_jobs(self) -> list[Job]:
+    def _open_jobs(self) -> list[FetchJob]:
         return [*self._opening, *(download.job for download in self._open)]
 
-    def _has_place(self, job: Job) -> bool:
+    def _has_place(self, job: FetchJob) -> bool:
         """Whether there is a place for an object, if it is large and is not only asked for at a replica."""
         is_asked_for = bool(job.replicas) and not job.found
         return not self.is_large(job) or is_asked_for or self._may_open(at_replicas=bool(job.replicas))

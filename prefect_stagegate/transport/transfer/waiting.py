@@ -15,7 +15,7 @@ from dataclasses import replace
 from prefect_stagegate.cache.blobs import Blobs
 from prefect_stagegate.cache.leases import Holder
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.transport.transfer.job import ClaimWait, Job
+from prefect_stagegate.transport.transfer.job import ClaimWait, FetchJob
 from prefect_stagegate.transport.transfer.progress import Progress
 
 REPORT_SECONDS = 1.0
@@ -35,11 +35,11 @@ class Waits:
     def __init__(self, blobs: Blobs, idle: float, progress: Progress) -> None:
         self._blobs, self._idle, self._progress = blobs, idle, progress
         self._reported_at = 0.0
-        self._first: dict[int, tuple[str, Job]] = {}
+        self._first: dict[int, tuple[str, FetchJob]] = {}
         """By the holder's pid: since when this transfer waits for it, and the first object that it waited for."""
         self._logged: set[int] = set()
 
-    def after_refusal(self, job: Job) -> Job:
+    def after_refusal(self, job: FetchJob) -> FetchJob:
         """The job to try next for an object that another stager has claimed: the same, or one that bypasses the claim.
 
         Raises:
@@ -61,7 +61,7 @@ class Waits:
             self._report(job, wait, moment)
         return job
 
-    def _report(self, job: Job, wait: ClaimWait, moment: float) -> None:
+    def _report(self, job: FetchJob, wait: ClaimWait, moment: float) -> None:
         holder = self._blobs.claim_holder(*job.claim_words()) or Holder(0, "")
         since, first = self._first.setdefault(holder.pid, (wait.since, job))
         message = f"waiting since {since} for {holder} to fetch {first.planned.path}"

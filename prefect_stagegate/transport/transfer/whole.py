@@ -11,7 +11,7 @@ from prefect_stagegate.cache.space import room
 from prefect_stagegate.sources.adapter import read_pieces
 from prefect_stagegate.transport.transfer.checks import Hasher, Offers
 from prefect_stagegate.transport.transfer.context import Done, TransferContext, writing
-from prefect_stagegate.transport.transfer.job import Job
+from prefect_stagegate.transport.transfer.job import FetchJob
 from prefect_stagegate.transport.transfer.progress import Stopwatch
 
 
@@ -24,7 +24,7 @@ class WholeDownload:
 
     __slots__ = ("_context", "_hasher", "_listed", "_position", "_started", "_watch", "claim", "job", "size")
 
-    def __init__(self, context: TransferContext, job: Job, claim: Claim) -> None:
+    def __init__(self, context: TransferContext, job: FetchJob, claim: Claim) -> None:
         assert job.listed is not None  # noqa: S101 - looked up
         context.space.take(room(job.listed.size))
         self._context, self.job, self.claim = context, job, claim

@@ -19,7 +19,7 @@ from prefect_stagegate.plugins.exchange.odcs.odcs_columns import (
 )
 from prefect_stagegate.plugins.exchange.odcs.quality import rule_expectation
 from prefect_stagegate.plugins.exchange.odcs.service import FreshnessPromise
-from prefect_stagegate.spec.document import Document, SpecProblem
+from prefect_stagegate.spec.parsed_document import ParsedDocument, SpecProblem
 from prefect_stagegate.spec.suites import ArgumentProblems, canonical_expectation, check_expectation
 from prefect_stagegate.spec.yamltree import Loc
 
@@ -44,7 +44,7 @@ PATH = re.compile(r"[/*]|\.(parquet|csv|tsv|json|jsonl|ndjson|feather|arrow|orc)
 class ContractReading:
     """One contract that is read."""
 
-    file: Document
+    file: ParsedDocument
     is_partial: bool
     argument_problems: ArgumentProblems | None
     left_out: list[SpecProblem] = field(default_factory=list)
@@ -71,7 +71,7 @@ class ContractReading:
 
 
 def contract_tables(
-    document: Document,
+    document: ParsedDocument,
     reading: ContractReading,
     contract: OpenDataContractStandard,
     beside: Mapping[str, Any],

@@ -8,7 +8,7 @@ from prefect_stagegate.plugins.exchange.odcs.odcs_columns import NoCounterpart
 from prefect_stagegate.plugins.exchange.odcs.odcs_tables import ContractReading, contract_tables, custom_property
 from prefect_stagegate.plugins.exchange.odcs.service import FreshnessPromise, owners_of, service_levels, with_freshness
 from prefect_stagegate.plugins.exchange.odcs.standard import read_contract
-from prefect_stagegate.spec.document import Document, UnreadableDocument, read_beside
+from prefect_stagegate.spec.parsed_document import ParsedDocument, UnreadableDocument, read_beside
 from prefect_stagegate.spec.suites import ArgumentProblems
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ LeftOut = tuple[str, ...]
 
 
 def inline_odcs(
-    document: Document, values: dict[str, Any], argument_problems: ArgumentProblems | None = None
+    document: ParsedDocument, values: dict[str, Any], argument_problems: ArgumentProblems | None = None
 ) -> tuple[dict[str, Any], LeftOut]:
     """The spec's values with the contract in place of its file's name; reports what is wrong with the contract.
 
@@ -38,7 +38,7 @@ def inline_odcs(
 
 
 def _with_contract(
-    document: Document,
+    document: ParsedDocument,
     values: dict[str, Any],
     name: str,
     is_partial: bool,
@@ -56,7 +56,7 @@ def _with_contract(
     return merged, tuple(map(str, reading.left_out))
 
 
-def _read(document: Document, name: str) -> Document | None:
+def _read(document: ParsedDocument, name: str) -> ParsedDocument | None:
     try:
         file = read_beside(document, name)
     except UnreadableDocument as error:
@@ -68,7 +68,7 @@ def _read(document: Document, name: str) -> Document | None:
 
 
 def _merged(
-    document: Document, values: dict[str, Any], reading: ContractReading, contract: OpenDataContractStandard
+    document: ParsedDocument, values: dict[str, Any], reading: ContractReading, contract: OpenDataContractStandard
 ) -> dict[str, Any]:
     """The spec's values with those of the contract; what the spec writes itself wins."""
     written: dict[str, Any] = values["contract"]

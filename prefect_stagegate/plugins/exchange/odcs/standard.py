@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.errors import MissingExtra, install_hint
-from prefect_stagegate.spec.document import Document
+from prefect_stagegate.spec.parsed_document import ParsedDocument
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -19,7 +19,7 @@ LONGEST_MESSAGE = 160
 """Characters of a schema's complaint that are shown; longer ones repeat a whole part of the contract."""
 
 
-def read_contract(document: Document) -> OpenDataContractStandard | None:
+def read_contract(document: ParsedDocument) -> OpenDataContractStandard | None:
     """Check a document by the standard's schema and read it; None, with the problems reported, when it breaks that.
 
     Raises:

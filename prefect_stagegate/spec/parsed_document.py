@@ -49,7 +49,7 @@ class SpecProblem:
 
 
 @dataclass(slots=True)
-class Document:
+class ParsedDocument:
     """The values of one file or dictionary, with the lines that they stand in and the problems found so far."""
 
     label: str
@@ -99,7 +99,7 @@ def key_of(loc: Loc) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
 
 
-def read_document(location: str, label: str, allowed: Allowed = ()) -> Document:
+def read_document(location: str, label: str, allowed: Allowed = ()) -> ParsedDocument:
     """Read a YAML file from a path or URL.
 
     Args:
@@ -110,7 +110,7 @@ def read_document(location: str, label: str, allowed: Allowed = ()) -> Document:
     Raises:
         UnreadableDocument: Nothing can be read there, or it is too large or not text.
     """
-    document = Document(label, folder_of(location), allowed=allowed)
+    document = ParsedDocument(label, folder_of(location), allowed=allowed)
     text = _decode(_read(location, allowed))
     try:
         document.values, document.lines, problems = read_tree(text)
@@ -123,7 +123,7 @@ def read_document(location: str, label: str, allowed: Allowed = ()) -> Document:
     return document
 
 
-def read_beside(document: Document, name: str) -> Document:
+def read_beside(document: ParsedDocument, name: str) -> ParsedDocument:
     """Read a YAML file that a document names: on this machine, or on the server that the document came from.
 
     Args:
@@ -140,7 +140,7 @@ def read_beside(document: Document, name: str) -> Document:
         raise UnreadableDocument(f"{label} {error}") from error
 
 
-def read_text_beside(document: Document, name: str) -> str:
+def read_text_beside(document: ParsedDocument, name: str) -> str:
     """Read the text of a file that a document names, as `read_beside` does.
 
     Raises:
@@ -153,7 +153,7 @@ def read_text_beside(document: Document, name: str) -> str:
         raise UnreadableDocument(f"{label} {error}") from error
 
 
-def _placed(document: Document, name: str) -> tuple[str, str]:
+def _placed(document: ParsedDocument, name: str) -> tuple[str, str]:
     """Where a file that a document names lies, and what problems call it."""
     location = place(name, document.base)
     # A spec from elsewhere must not make this machine read from any server it names.
@@ -171,7 +171,7 @@ def _is_beside(location: str, base: str) -> bool:
     return bool(rest) and "::" not in location and location.startswith(f"{scheme}://{rest.partition('/')[0]}/")
 
 
-def _label(document: Document, name: str, location: str) -> str:
+def _label(document: ParsedDocument, name: str, location: str) -> str:
     """What problems call a file beside a spec: a path that begins as the spec's does, or a URL without secrets."""
     if is_url(location):
         return without_secrets(location)
@@ -179,14 +179,14 @@ def _label(document: Document, name: str, location: str) -> str:
     return place(name, folder) if folder else name
 
 
-def mapping_document(values: Mapping[str, Any], label: str, base: str = "") -> Document:
+def mapping_document(values: Mapping[str, Any], label: str, base: str = "") -> ParsedDocument:
     """Make a document of a dictionary; its paths are relative to `base`, by default the current folder."""
-    document = Document(label, base or str(Path.cwd()), is_dictionary=True)
+    document = ParsedDocument(label, base or str(Path.cwd()), is_dictionary=True)
     document.values = _plain(document, (), values)
     return document
 
 
-def _plain(document: Document, loc: Loc, value: object) -> Any:
+def _plain(document: ParsedDocument, loc: Loc, value: object) -> Any:
     """Copy the values that JSON can hold, and report the others."""
     # Bounds a value that contains itself. Reported at the outermost key, and so only once.
     if len(loc) > DEEPEST:
