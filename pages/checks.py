@@ -9,7 +9,7 @@ from pages.markdown import code, link, page, prose, table
 from pages.spec import example_of, example_yaml, keys_list
 from prefect_stagegate.cli.spec_commands import RENEWALS
 from prefect_stagegate.gate import CHECKS, Check, known_checks
-from prefect_stagegate.gate.catalogue import asks, groups, holds, rule
+from prefect_stagegate.gate.check_descriptions import asks, groups, holds, rule
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec import json_schema
 from prefect_stagegate.spec.models import GateSpec

@@ -264,7 +264,7 @@ def limits(
         Paths or URLs of specs, for --per-source.
     """
     # Imported here: Prefect takes seconds to load.
-    from prefect_stagegate.gate.orchestration import require_api
+    from prefect_stagegate.gate.prefect_state import require_api
 
     # Usage errors come first, before anything needs Prefect or its API.
     _refuse_halves(specs, per_source, per_node, node)

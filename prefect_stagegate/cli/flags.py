@@ -193,7 +193,7 @@ def load_block(name: str) -> Mapping[str, Any]:
     """
     # Imported here: Prefect takes seconds to load, and few specs name a block.
     from prefect_stagegate.blocks import storage_options
-    from prefect_stagegate.gate.orchestration import require_api
+    from prefect_stagegate.gate.prefect_state import require_api
 
     require_api(f"the block {name!r} is stored there")
     return storage_options(name)

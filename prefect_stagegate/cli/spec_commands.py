@@ -17,7 +17,8 @@ from prefect_stagegate.cli.flags import Json, Places, load_block, type_passphras
 from prefect_stagegate.cli.printing import escaped, print_json, print_result, print_rows, say, write_output
 from prefect_stagegate.environment import Environment, EnvironmentDifference, Weight, compare
 from prefect_stagegate.errors import ExitCode, UsageError, nearest_hint
-from prefect_stagegate.gate import CHECKS, Check, Renewal, catalogue, known_checks
+from prefect_stagegate.gate import CHECKS, Check, Renewal, known_checks
+from prefect_stagegate.gate.check_descriptions import asks, groups, holds, parameters
 from prefect_stagegate.gate.records.predicates import decision_schema
 from prefect_stagegate.jobs.environment import accepted_in, capture_environment, from_file, to_file
 from prefect_stagegate.model import Address
@@ -195,29 +196,28 @@ def _print_list(chosen: list[Check]) -> None:
         "Each with owner, severity where a gate names none, scope, how long it holds, and what ends it. "
         "`stagegate checks NAME` explains one."
     )
-    for title, checks in catalogue.groups(chosen).items():
+    for title, checks in groups(chosen).items():
         say(f"\n{title}")
         for check in checks:
             ends = ", ".join(check.bindings)
             facts = f"{check.name:<16} {check.owner:<11} {check.severity:<9} {check.scope:<12}"
-            say(f"  {facts} {catalogue.holds(check):<15} {ends}")
-            say(f"      {catalogue.asks(check)}")
+            say(f"  {facts} {holds(check):<15} {ends}")
+            say(f"      {asks(check)}")
 
 
 def _print_check(check: Check) -> None:
     say(f"{check.name}: owner {check.owner}, severity {check.severity}, scope {check.scope}")
     say(inspect.cleandoc(check.doc))
-    limit = f"after {catalogue.holds(check)}, or " if check.ttl else ""
+    limit = f"after {holds(check)}, or " if check.ttl else ""
     say(f"Its evidence ends {limit}with another {', '.join(check.bindings)}.")
     say(f"At the start of a run: {RENEWALS[check.renewal]}.")
-    if parameters := catalogue.parameters(check):
+    if described := parameters(check):
         say("Parameters in a gate:")
-    for item in parameters:
+    for item in described:
         say(f"  {item.name}: {item.meaning} Default: {item.default}.")
 
 
 def _facts(check: Check) -> dict[str, Any]:
-    parameters = {item.name: f"{item.meaning} (default {item.default})" for item in catalogue.parameters(check)}
     return {
         "name": check.name,
         "owner": check.owner,
@@ -228,7 +228,7 @@ def _facts(check: Check) -> dict[str, Any]:
         "renewal": check.renewal,
         "waivable": check.waivable,
         "broken": check.broken,
-        "parameters": parameters,
+        "parameters": {item.name: f"{item.meaning} (default {item.default})" for item in parameters(check)},
         "doc": inspect.cleandoc(check.doc),
     }
 

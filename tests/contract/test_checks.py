@@ -21,8 +21,8 @@ from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.gate import CHECKS, CheckContext
 from prefect_stagegate.gate.accepted import Accepted
-from prefect_stagegate.gate.catalogue import asks, groups, parameters
 from prefect_stagegate.gate.check_context import Binding, Fact
+from prefect_stagegate.gate.check_descriptions import asks, groups, parameters
 from prefect_stagegate.gate.evidence_rules import run_check, why_stale
 from prefect_stagegate.gate.registry import OWNERS, Renewal
 from prefect_stagegate.jobs.staging.probe import SourceProbe

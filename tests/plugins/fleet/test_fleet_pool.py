@@ -24,8 +24,8 @@ from prefect.states import Completed, Crashed
 from prefect.types.entrypoint import EntrypointType
 
 from prefect_stagegate.flows import stage_fleet, stage_node
-from prefect_stagegate.gate import orchestration
-from prefect_stagegate.gate.orchestration import live_workers
+from prefect_stagegate.gate import prefect_state
+from prefect_stagegate.gate.prefect_state import live_workers
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.plugins.fleet.engines import pool as pool_module
 from prefect_stagegate.plugins.fleet.engines.engine import NodeJob
@@ -205,7 +205,7 @@ def test_each_run_that_ended_or_was_deleted_is_reported(pool: Pool, monkeypatch:
 
 def test_wrong_clock_of_the_coordinator_loses_no_node(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its clock is an hour ahead of the server's, by which heartbeats are dated."""
-    for module in (pool_module, orchestration):
+    for module in (pool_module, prefect_state):
         monkeypatch.setattr(module, "datetime", _HourAhead, raising=False)
     monkeypatch.setattr(pool_module, "HEARTBEATS_SECONDS", 0)
     with pool_engine(POOL, "stagegate-stage-node/fleet", 3) as engine:

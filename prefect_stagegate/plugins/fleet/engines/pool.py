@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from pydantic import TypeAdapter, ValidationError
 
 from prefect_stagegate.errors import SourceUnavailable, UsageError
-from prefect_stagegate.gate.orchestration import require_api, worker_heartbeats
+from prefect_stagegate.gate.prefect_state import require_api, worker_heartbeats
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
 from prefect_stagegate.plugins.fleet.engines.engine import NodeJob, failed, lost
 

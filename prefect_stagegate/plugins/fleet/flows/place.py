@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect_stagegate.gate.orchestration import live_workers
+from prefect_stagegate.gate.prefect_state import live_workers
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.placement import choose_node
 from prefect_stagegate.tasks._support.notify import run_log

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from prefect_stagegate.gate import orchestration
+from prefect_stagegate.gate import prefect_state
 from prefect_stagegate.gate.base import Ceilings, CheckResult, Parameters, one_finding
 from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
@@ -54,7 +54,7 @@ def worker(context: CheckContext, parameters: Worker) -> CheckResult:
     """
     if not parameters.pool:
         return missing_parameter("worker", "pool", "prefect work-pool ls")
-    seen, problem = look_up(lambda: orchestration.heartbeat(parameters.pool))
+    seen, problem = look_up(lambda: prefect_state.heartbeat(parameters.pool))
     subject, fix = f"work pool {parameters.pool}", f"prefect worker start --pool {parameters.pool}"
     if seen is None:
         return one_finding(Outcome.FAIL, subject, problem or "no worker ever sent a heartbeat", fix)
@@ -79,7 +79,7 @@ def work_pool(context: CheckContext, parameters: WorkPool) -> CheckResult:  # no
     if not parameters.pool:
         return missing_parameter("work_pool", "pool", "prefect work-pool ls")
     subject = f"work pool {parameters.pool}"
-    pool, problem = look_up(lambda: orchestration.work_pool(parameters.pool))
+    pool, problem = look_up(lambda: prefect_state.work_pool(parameters.pool))
     if pool is None:
         fix = f"prefect work-pool create {parameters.pool}"
         return one_finding(Outcome.FAIL, subject, problem, fix)
@@ -93,7 +93,7 @@ def work_pool(context: CheckContext, parameters: WorkPool) -> CheckResult:  # no
     return one_finding(outcome, subject, problem, fix, measured)
 
 
-def _free_slots(subject: str, name: str, pool: orchestration.Pool, measured: Mapping[str, object]) -> CheckResult:
+def _free_slots(subject: str, name: str, pool: prefect_state.Pool, measured: Mapping[str, object]) -> CheckResult:
     if pool.limit is not None and (pool.active or 0) >= pool.limit:
         problem = f"all of its {count_text(pool.limit, 'slot')} are in use"
         fix = f"Wait, or raise it: prefect work-pool set-concurrency-limit {name} {pool.limit + 1}"
@@ -122,7 +122,7 @@ def queue(context: CheckContext, parameters: WorkQueue) -> CheckResult:
     if not parameters.pool:
         return missing_parameter("queue", "pool", "prefect work-queue ls")
     subject = f"queue {parameters.pool}/{parameters.queue}"
-    work_queue, problem = look_up(lambda: orchestration.queue(parameters.pool, parameters.queue))
+    work_queue, problem = look_up(lambda: prefect_state.queue(parameters.pool, parameters.queue))
     if work_queue is None:
         fix = f"prefect work-queue create {parameters.queue} --pool {parameters.pool}"
         return one_finding(Outcome.FAIL, subject, problem, fix)
@@ -156,5 +156,5 @@ def look_up(fetch: Callable[[], T]) -> tuple[T | None, str]:
     """The fetched object, or None with the message when Prefect has no such object. Other errors are raised."""
     try:
         return fetch(), ""
-    except orchestration.NotThere as error:
+    except prefect_state.NotThere as error:
         return None, error.message

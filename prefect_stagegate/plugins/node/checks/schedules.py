@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from prefect_stagegate.gate import orchestration
+from prefect_stagegate.gate import prefect_state
 from prefect_stagegate.gate.base import CheckResult, Parameters, from_findings, one_finding
 from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
@@ -41,7 +41,7 @@ def schedule(context: CheckContext, parameters: Schedule) -> CheckResult:  # noq
     name = parameters.deployment
     if not name:
         return missing_parameter("schedule", "deployment", "prefect deployment ls")
-    deployment, problem = look_up(lambda: orchestration.deployment(name))
+    deployment, problem = look_up(lambda: prefect_state.deployment(name))
     if deployment is None:
         return one_finding(Outcome.FAIL, name, problem, "prefect deploy")
     measured = {
@@ -84,7 +84,7 @@ def concurrency(context: CheckContext, parameters: Concurrency) -> CheckResult: 
 
 
 def _limit(name: str, measured: dict[str, object]) -> Iterator[Finding]:
-    limit, problem = look_up(lambda: orchestration.limit(name))
+    limit, problem = look_up(lambda: prefect_state.limit(name))
     if limit is None:
         yield Finding(name, problem, f"prefect gcl create {name} --limit 1")
         return
@@ -121,7 +121,7 @@ def alert(context: CheckContext, parameters: Alert) -> CheckResult:
     never where it means longer ago.
     """
     name = parameters.automation
-    delivery, problem = look_up(lambda: orchestration.last_delivery(name, context.now - orchestration.MOST_DAYS))
+    delivery, problem = look_up(lambda: prefect_state.last_delivery(name, context.now - prefect_state.MOST_DAYS))
     if problem:  # here None alone does not mean that it is missing: it may never have acted
         fix = "Make it, or enable it: see the part on alerts in deployments/README.md."
         return one_finding(Outcome.FAIL, name, problem, fix)

@@ -1,4 +1,4 @@
-"""The catalogue of checks as people read it, made from the docstrings of checks and of their modules."""
+"""What people read about each check, made from the docstrings of checks and of their modules."""
 
 from __future__ import annotations
 
