@@ -130,10 +130,7 @@ def _client(subject: str = "") -> Iterator[SyncPrefectClient]:
 
 def heartbeat(pool: str) -> datetime | None:
     """The newest heartbeat of a pool's workers; None when it never had one."""
-    with _client(f"work pool {pool!r}") as client:
-        client.read_work_pool(pool)  # raises for a missing pool; the list of its workers would just be empty
-        workers = client.read_workers_for_work_pool(pool)
-    return max((worker.last_heartbeat_time for worker in workers if worker.last_heartbeat_time), default=None)
+    return max(worker_heartbeats(pool).values(), default=None)
 
 
 def work_pool(name: str) -> Pool:

@@ -1,11 +1,6 @@
 """What people are shown: documents, the report of a decision, and the core's formats."""
 
-from prefect_stagegate.show.artifacts import (
-    failed_document,
-    promotion_document,
-    proposal_document,
-    validation_document,
-)
+from prefect_stagegate.show.artifacts import failed_document, promotion_document, proposal_document, validation_document
 from prefect_stagegate.show.changes import FileTotals, VersionChanges, count_changes
 from prefect_stagegate.show.document import Document, Section, VersionBeside, render, sections_of
 from prefect_stagegate.show.expectations import by_table, cells, read_results

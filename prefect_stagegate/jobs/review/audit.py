@@ -10,10 +10,7 @@ from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.errors import CorruptRecord, StagegateError
 from prefect_stagegate.gate.overrides import why_out_of_time
-from prefect_stagegate.gate.records.attest import (
-    AttestedDecision,
-    read_statement,
-)
+from prefect_stagegate.gate.records.attest import AttestedDecision, read_statement
 from prefect_stagegate.gate.records.signing import read_public_key
 from prefect_stagegate.jobs.gating.attested_answers import signed_by
 from prefect_stagegate.jobs.gating.proofs import SignatureProof

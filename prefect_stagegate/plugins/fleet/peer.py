@@ -10,13 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
 
-from prefect_stagegate.errors import (
-    AccessDenied,
-    ObjectVanished,
-    SourceError,
-    SourceUnavailable,
-    StagegateError,
-)
+from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, SourceUnavailable, StagegateError
 from prefect_stagegate.model import PlannedObject, SourceObject
 from prefect_stagegate.plugins.fleet.nodes import BlobOrder
 from prefect_stagegate.sources.adapter import BaseSource, as_typed

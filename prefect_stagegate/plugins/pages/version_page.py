@@ -15,16 +15,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.review.decisions import RecordedDecision
-from prefect_stagegate.model import (
-    LATEST,
-    Entry,
-    Evidence,
-    EvidenceRevocation,
-    FailedObject,
-    Outcome,
-    Pins,
-    Waiver,
-)
+from prefect_stagegate.model import LATEST, Entry, Evidence, EvidenceRevocation, FailedObject, Outcome, Pins, Waiver
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
 from prefect_stagegate.show import Section, VersionBeside, read_results, sections_of
