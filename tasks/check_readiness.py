@@ -44,9 +44,9 @@ def check_readiness(
         UsageError: There is no such version, or the spec has no such gate.
     """
     workspace = open_places(cache, catalog)
-    version, policy = resolve_for_gate(workspace, dataset, gate, spec)
+    version, resolved_gate = resolve_for_gate(workspace, dataset, gate, spec)
     with ending() as cancel:
-        decision = check_version(workspace, version, policy, cancel=cancel)
+        decision = check_version(workspace, version, resolved_gate, cancel=cancel)
     report = report_of(workspace, decision, version.spec if version.is_trial else None)
     _log(decision, report)
     show_decision(workspace, report)

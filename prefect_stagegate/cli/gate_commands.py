@@ -166,16 +166,16 @@ def check(
 
     files.by_format()  # before anything is decided
     workspace = places.workspace()
-    version, policy = checking.resolve_for_gate(workspace, what, gate, spec)
+    version, resolved_gate = checking.resolve_for_gate(workspace, what, gate, spec)
     # Beside JSON the line goes to standard error, so that a program reads JSON alone.
     if not display.quiet:
         print(escaped(judged_line(workspace, version, gate)), file=sys.stderr if json else sys.stdout)
     if plan:
-        print_plan(checking.preview_version(workspace, version, policy), json=json)
+        print_plan(checking.preview_version(workspace, version, resolved_gate), json=json)
         return ExitCode.PASS
     with shown_work(f"check {what}", display.progress_form(json=json)) as progress:
         tell = None if display.quiet else announce
-        decision = checking.check_version(workspace, version, policy, announce=tell, progress=progress)
+        decision = checking.check_version(workspace, version, resolved_gate, announce=tell, progress=progress)
     report = report_of(workspace, decision, version.spec if version.is_trial else None)
     if json or not display.quiet:
         print_report(report, json=json)

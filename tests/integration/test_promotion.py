@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -64,8 +65,28 @@ def to_production(scenario: Scenario) -> None:
 
 def test_nothing_is_promoted_that_its_gate_was_not_asked_about(scenario: Scenario) -> None:
     scenario.deliver("one")
-    with pytest.raises(GateFailed, match="never checked"):
+    with pytest.raises(GateFailed, match="never checked") as refused:
         promote(scenario.node(), THINGS, "pilot")
+    assert refused.value.dataset == "things"
+
+
+def test_refusal_names_its_dataset_and_why_each_check_failed(scenario: Scenario) -> None:
+    scenario.deliver("one", license="CC-BY-NC-4.0", owners={"infra": INES.name})
+    check(scenario.node(), THINGS, "pilot")
+    why = r"refused things@.*: license \(CC-BY-NC-4.0 is denied\), owner \(no address is set for governance\)$"
+    with pytest.raises(GateFailed) as refused:
+        promote(scenario.node(), THINGS, "pilot")
+    assert re.search(why, refused.value.message)
+    assert refused.value.dataset == "things"
+
+
+def test_refused_version_was_judged_and_never_accepted(scenario: Scenario) -> None:
+    scenario.deliver("one", license="CC-BY-NC-4.0")
+    check(scenario.node(), THINGS, "pilot")
+    adopt(scenario.node(), scenario.spec(gates={"pilot": {"require": ["license"]}}), reason="owners are known")
+    with pytest.raises(GateFailed, match=r"The policy of pilot changed since things@.* was judged") as refused:
+        promote(scenario.node(), THINGS, "pilot")
+    assert refused.value.dataset == "things"
 
 
 def test_promotion_moves_the_catalog_s_ref_and_the_node_s_copy(scenario: Scenario) -> None:
@@ -388,7 +409,7 @@ def test_check_that_can_t_run_is_inconclusive_and_never_passes(scenario: Scenari
     assert decision.outcome is DecisionOutcome.INCONCLUSIVE
     with pytest.raises(StagegateError) as caught:
         promote(scenario.node(), THINGS, "pilot")
-    assert caught.value.exit_code == 3
+    assert (caught.value.exit_code, caught.value.dataset) == (3, "things")
 
 
 def test_evidence_that_still_holds_is_used_again(scenario: Scenario) -> None:

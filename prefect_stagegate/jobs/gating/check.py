@@ -120,7 +120,7 @@ def preview_version(workspace: Workspace, version: ResolvedVersion, gate: Gate) 
 
 
 def resolve_for_gate(
-    workspace: Workspace, version_or_spec: SpecLike | Address, gate: str, spec: SpecLike | None = None
+    workspace: Workspace, version_or_spec: SpecLike | Address, target: str, spec: SpecLike | None = None
 ) -> tuple[ResolvedVersion, Gate]:
     """Resolve a version for a gate, and find the gate in the spec that it is judged under.
 
@@ -128,15 +128,15 @@ def resolve_for_gate(
     """
     parsed = parse(version_or_spec)
     newest = resolve(workspace, parsed, spec)
-    policy = _gate(workspace, newest, gate)
-    if isinstance(parsed, Spec) or parsed.ref or not policy.extends:
-        return newest, policy
+    gate = _gate(workspace, newest, target)
+    if isinstance(parsed, Spec) or parsed.ref or not gate.extends:
+        return newest, gate
     # A newer version has not passed the gate below yet, so judge the one that this gate's ref names.
-    below = workspace.catalog.ref(newest.dataset, policy.extends)
+    below = workspace.catalog.ref(newest.dataset, gate.extends)
     if below is None or below.digest == newest.digest:
-        return newest, policy
+        return newest, gate
     older = resolve(workspace, Address(newest.dataset, below.digest), spec)
-    return older, _gate(workspace, older, gate)
+    return older, _gate(workspace, older, target)
 
 
 def _gate(workspace: Workspace, version: ResolvedVersion, target: str) -> Gate:

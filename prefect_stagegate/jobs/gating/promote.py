@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
 from prefect_stagegate.catalog.gate_records import newest_attestation, read_evidence
@@ -29,7 +30,7 @@ from prefect_stagegate.jobs.gating.withdraw import withdraw_failed_version
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.upkeep.node_refs import follow
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Outcome, Promotion, Waiver
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Outcome, Promotion, Severity, Waiver
 from prefect_stagegate.spec import Gate, Requirement
 from prefect_stagegate.workspace import ResolvedVersion
 
@@ -54,28 +55,28 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
         UnprovedEntry: The log lacks signatures that are asked for.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
-    version, policy = resolve_for_gate(workspace, address, to)
+    version, gate = resolve_for_gate(workspace, address, to)
     dataset, digest = version.dataset, version.digest
     with step(workspace, "promote", dataset, target=to, subject=version) as job:
         job.note(digest=digest, target=to)
-        moved = _move(workspace, version, policy, to, reinstate=reinstate)
+        moved = _move(workspace, version, gate, to, reinstate=reinstate)
         job.note(moved=moved.previous != digest)
         # Last, since the catalog's move stands even when this node's copy can't be written.
         follow(workspace, moved)
     return moved
 
 
-def _move(workspace: Workspace, version: ResolvedVersion, policy: Gate, to: str, *, reinstate: bool) -> Promotion:
+def _move(workspace: Workspace, version: ResolvedVersion, gate: Gate, to: str, *, reinstate: bool) -> Promotion:
     dataset, digest = version.dataset, version.digest
     # Read the log before everything that the promotion rests on, so that a move in between makes `move_ref` fail.
     entries = workspace.catalog.history(dataset, to)
     statement = newest_attestation(workspace.catalog, dataset, digest, to)
     attested = read_statement(statement) if statement else None
-    decision = _require_acceptance(workspace, version, policy, attested.decision if attested else None)
+    decision = _require_acceptance(workspace, version, gate, attested.decision if attested else None)
     withdrawal = withdrawn(entries).get(digest)
     if withdrawal:
         _require_reinstatement(decision, withdrawal, reinstate=reinstate)
-    _require_same_facts(workspace, version, policy, decision)
+    _require_same_facts(workspace, version, gate, decision)
     head = entries[-1] if entries else None
     # A second promotion of the same version moves nothing, unless the version was withdrawn in between, or an entry
     # that can't be proved keeps readers from it.
@@ -89,30 +90,38 @@ def _move(workspace: Workspace, version: ResolvedVersion, policy: Gate, to: str,
 
 
 def _require_acceptance(
-    workspace: Workspace, version: ResolvedVersion, policy: Gate, decision: Decision | None
+    workspace: Workspace, version: ResolvedVersion, gate: Gate, decision: Decision | None
 ) -> Decision:
     """Return the decision if it accepts this version now; else raise."""
-    dataset, digest = version.dataset, version.digest
-    again = f"Run `stagegate check {dataset}@{digest} --gate {policy.target}`."
+    address = f"{version.dataset}@{version.digest}"
+    command = f"`stagegate check {address} --gate {gate.target}`"
+    again = f"Run {command}."
+    failed = partial(GateFailed, hint=again, dataset=version.dataset)
     if decision is None:
-        raise GateFailed(f"The gate {policy.target} never checked {dataset}@{digest}", hint=again)
-    if (decision.adopted, decision.policy) != (version.adopted, policy.policy):
-        raise GateFailed(f"The policy of {policy.target} changed since {dataset}@{digest} was accepted", hint=again)
+        raise failed(f"The gate {gate.target} never checked {address}")
+    if (decision.adopted, decision.policy) != (version.adopted, gate.policy):
+        raise failed(f"The policy of {gate.target} changed since {address} was judged")
     if decision.outcome is DecisionOutcome.WAITING or decision.declined:
-        raise why_not_promoted(workspace, version, policy, decision)
+        raise why_not_promoted(workspace, version, gate, decision)
     if decision.outcome is DecisionOutcome.INCONCLUSIVE:
-        raise GateUndecided(f"The gate {policy.target} could not decide about {dataset}@{digest}", hint=again)
+        raise GateUndecided(
+            f"The gate {gate.target} could not decide about {address}", hint=again, dataset=version.dataset
+        )
     if not decision.accepted:
-        failed = ", ".join(evidence.check for evidence in decision.checks if evidence.outcome == "fail")
-        raise GateFailed(f"The gate {policy.target} refused {dataset}@{digest}: {failed}", hint=again)
+        why = ", ".join(
+            f"{evidence.check} ({evidence.summary})"
+            for evidence in decision.checks
+            if (evidence.outcome, evidence.severity) == (Outcome.FAIL, Severity.BLOCKING)
+        )
+        raise failed(f"The gate {gate.target} refused {address}: {why}", hint=f"{command} says what to do.")
     # A decision that a clock ahead of time dated would expire too late.
     if decision.at > stamp(now() + CLOCKS_DIFFER):
-        raise GateFailed(
-            f"The acceptance of {dataset}@{digest} is dated {decision.at}, ahead of this node's clock, {stamp(now())}",
+        raise failed(
+            f"The acceptance of {address} is dated {decision.at}, ahead of this node's clock, {stamp(now())}",
             hint=f"Set the clock that is wrong. {again}",
         )
     if decision.expires and decision.expires <= stamp(now()):
-        raise GateFailed(f"The acceptance of {dataset}@{digest} expired at {decision.expires}", hint=again)
+        raise failed(f"The acceptance of {address} expired at {decision.expires}")
     return decision
 
 
@@ -120,47 +129,42 @@ def _require_reinstatement(decision: Decision, withdrawal: RefEntry, *, reinstat
     """Raise unless the gate accepted the version again after its withdrawal, and the caller asks to reinstate it."""
     version, target = f"{decision.dataset}@{decision.digest}", decision.target
     why = f"{version} was withdrawn from {target} by {withdrawal.who} at {withdrawal.at}: {withdrawal.reason}"
+    hint = f"To allow it again, run `stagegate promote {version} --to {target} --reinstate`."
     if decision.after < withdrawal.seq:
-        raise GateFailed(
-            f"{why}; its acceptance is older than the withdrawal",
-            hint=f"To allow it again, run `stagegate check {version} --gate {target}`, then promote with --reinstate.",
-            dataset=decision.dataset,
-        )
-    if not reinstate:
-        raise GateFailed(
-            why,
-            hint=f"To allow it again, run `stagegate promote {version} --to {target} --reinstate`.",
-            dataset=decision.dataset,
-        )
+        why = f"{why}; its acceptance is older than the withdrawal"
+        hint = f"To allow it again, run `stagegate check {version} --gate {target}`, then promote with --reinstate."
+    elif reinstate:
+        return
+    raise GateFailed(why, hint=hint, dataset=decision.dataset)
 
 
-def _require_same_facts(workspace: Workspace, version: ResolvedVersion, policy: Gate, decision: Decision) -> None:
+def _require_same_facts(workspace: Workspace, version: ResolvedVersion, gate: Gate, decision: Decision) -> None:
     """Raise when something in the catalog that a check depends on changed since the decision.
 
     Examples: a later answer to the request, a rollback at the gate below, another spec.
     """
-    context = build_context(workspace, version, policy)
-    required = {requirement.check: requirement for requirement in policy.requirements}
+    context = build_context(workspace, version, gate)
+    required = {requirement.check: requirement for requirement in gate.requirements}
     case = case_of(decision, at=stamp(context.now))
     record = counting(counted_evidence(workspace.catalog, version), context)
     for evidence in decision.checks:
-        _require_unrevoked(version, policy, evidence, context, record)
+        _require_unrevoked(version, gate, evidence, context, record)
         if evidence.ruling and evidence.ruling.waiver:
-            _require_waiver(version, policy, required[evidence.check], case, context, evidence.ruling.waiver)
+            _require_waiver(version, gate, required[evidence.check], case, context, evidence.ruling.waiver)
         changed = changed_bindings(evidence, CHECKS[evidence.check], required[evidence.check], context)
         if names := ", ".join(name for name in changed if name not in _MAY_DIFFER):
-            raise _lapsed(version, policy, f"what {evidence.check} depends on changed since: {names}")
+            raise _lapsed(version, gate, f"what {evidence.check} depends on changed since: {names}")
 
 
 def _require_unrevoked(
-    version: ResolvedVersion, policy: Gate, evidence: Evidence, context: CheckContext, record: Sequence[Evidence]
+    version: ResolvedVersion, gate: Gate, evidence: Evidence, context: CheckContext, record: Sequence[Evidence]
 ) -> None:
     """Raise when evidence that the acceptance rests on was revoked, or newer evidence contradicts it."""
     original = unruled(evidence)
     revocation = revoked(original, context.revocations)
     newer = superseded(original, record) if original.outcome in LETS_THROUGH else ""
     if revocation or newer:
-        raise _lapsed(version, policy, f"its evidence of {evidence.check} no longer counts: {revocation or newer}")
+        raise _lapsed(version, gate, f"its evidence of {evidence.check} no longer counts: {revocation or newer}")
 
 
 def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
@@ -181,22 +185,18 @@ def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
 
 
 def _require_waiver(
-    version: ResolvedVersion, policy: Gate, requirement: Requirement, case: Case, context: CheckContext, waiver: Waiver
+    version: ResolvedVersion, gate: Gate, requirement: Requirement, case: Case, context: CheckContext, waiver: Waiver
 ) -> None:
     """Raise when a waiver that the acceptance rests on no longer counts: it was revoked, say."""
     recorded = next((granted for granted in context.waivers if granted.id == waiver.id), None)
-    why = (
-        why_void(recorded, requirement, case)
-        if recorded
-        else "the policy does not count it, or the catalog no longer has it"
-    )
-    if why:
-        raise _lapsed(version, policy, f"its waiver of {requirement.check} no longer counts: {why}")
+    gone = "the policy does not count it, or the catalog no longer has it"
+    if why := why_void(recorded, requirement, case) if recorded else gone:
+        raise _lapsed(version, gate, f"its waiver of {requirement.check} no longer counts: {why}")
 
 
-def _lapsed(version: ResolvedVersion, policy: Gate, why: str) -> GateFailed:
+def _lapsed(version: ResolvedVersion, gate: Gate, why: str) -> GateFailed:
     """The error for an acceptance that no longer holds."""
-    name, target = f"{version.dataset}@{version.digest}", policy.target
+    name, target = f"{version.dataset}@{version.digest}", gate.target
     hint = f"Run `stagegate check {name} --gate {target}`."
     return GateFailed(f"{name} was accepted for {target}, but {why}", hint=hint, dataset=version.dataset)
 

@@ -50,8 +50,8 @@ def waive(
             decision, the requester or somebody whom the policy does not name waives, there is no reason, or the end is
             past or more than 30 days away.
     """
-    version, policy = resolve_for_gate(workspace, address, gate)
-    requirement = _requirement(policy, check, version.dataset)
+    version, resolved_gate = resolve_for_gate(workspace, address, gate)
+    requirement = _requirement(resolved_gate, check, version.dataset)
     authority = authority_of(version.spec, gate, lambda: workspace.catalog.id)
     granted_at = now()
     _require_reason_and_end(reason, until, granted_at)
@@ -109,16 +109,16 @@ def revoke_waiver(
     return revoked
 
 
-def _requirement(policy: Gate, check: str, dataset: str) -> Requirement:
+def _requirement(gate: Gate, check: str, dataset: str) -> Requirement:
     """What the gate requires of a check.
 
     Raises:
         UsageError: The gate doesn't require it, or nobody can waive it.
     """
-    requirements = {requirement.check: requirement for requirement in policy.requirements}
+    requirements = {requirement.check: requirement for requirement in gate.requirements}
     if check not in requirements:
         hint = nearest_hint(check, requirements)
-        raise UsageError(f"The gate {policy.target} requires no check {check!r}", hint=hint, dataset=dataset)
+        raise UsageError(f"The gate {gate.target} requires no check {check!r}", hint=hint, dataset=dataset)
     if not CHECKS[check].waivable:
         raise UsageError(
             f"The check {check} can't be waived",
