@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect_stagegate.jobs.address import SpecLike
 from prefect_stagegate.jobs.gating.check import check_version, resolve_for_gate
-from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.model import Decision
 from prefect_stagegate.show import Report
 from prefect_stagegate.tasks._support.cancelling import ending

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.gating.promote import promote
-from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Promotion
 from prefect_stagegate.show import Report, promotion_document

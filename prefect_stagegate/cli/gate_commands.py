@@ -162,7 +162,7 @@ def check(
         print_report,
         write_reports,
     )
-    from prefect_stagegate.jobs.gating.reports import report_of
+    from prefect_stagegate.jobs.review.reports import report_of
 
     files.by_format()  # before anything is decided
     workspace = places.workspace()
@@ -286,7 +286,7 @@ def _print_answer(request: ApprovalRequest, answer: Approval, woken: Sequence[Wo
 
 def _check_and_promote(workspace: Workspace, version: Address, to: str, *, json: bool) -> ExitCode:
     from prefect_stagegate.cli.reporting import emit_event, print_report
-    from prefect_stagegate.jobs.gating.reports import report_of
+    from prefect_stagegate.jobs.review.reports import report_of
 
     decision = checking.check(workspace, version, to)
     report = report_of(workspace, decision)

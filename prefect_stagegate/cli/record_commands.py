@@ -231,7 +231,7 @@ def report(
         Its id, as `stagegate decisions` lists it; 12 digits are enough.
     """
     from prefect_stagegate.cli.reporting import print_report, write_reports
-    from prefect_stagegate.jobs.gating.reports import report_of
+    from prefect_stagegate.jobs.review.reports import report_of
 
     workspace = places.workspace()
     drawn = report_of(workspace, find_decision(workspace, decision))

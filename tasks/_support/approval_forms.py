@@ -32,7 +32,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.jobs.gating import approve
 from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, ApprovalRequest, Decision, DecisionOutcome, Identity, person_key
 from prefect_stagegate.show import proposal_document, render

@@ -9,7 +9,7 @@ from prefect.artifacts import MarkdownArtifact
 from prefect.states import Completed, Failed
 
 from prefect_stagegate.errors import GateFailed, GateUndecided
-from prefect_stagegate.jobs.gating.reports import keep_report, page_of
+from prefect_stagegate.jobs.review.reports import keep_report, page_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome, Outcome
 from prefect_stagegate.show import Report, document_of, to_artifact

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from prefect_stagegate.errors import UsageError, ValidationError
 from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.gating.validate import validate
+from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.model import ExpectationResult, Validation
 from prefect_stagegate.validations.data_docs import MADE, publish, refuse_taken
 from prefect_stagegate.validations.worker import judge

@@ -28,11 +28,11 @@ from prefect_stagegate.jobs.gating.approve import answer, approve, wait, waiting
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
-from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.gating.revoke import revoke
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.inspect import history
 from prefect_stagegate.jobs.review.attestations import verify_attestation
+from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome

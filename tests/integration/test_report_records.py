@@ -11,8 +11,8 @@ import pytest
 
 from prefect_stagegate.catalog.kept_records import TRANSFERS, read_kept
 from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.show import Report
 from tests.support.renderings import to_markdown, to_text

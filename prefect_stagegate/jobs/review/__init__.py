@@ -1,1 +1,1 @@
-"""What people read of gates: the inbox, decisions, audits, and trials of other rules. Changes nothing."""
+"""What people read of gates: inbox, decisions and their reports, audits, and trials of other rules. Changes nothing."""

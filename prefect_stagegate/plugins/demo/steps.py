@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.gating.approve import approve
-from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Outcome, Version
 from prefect_stagegate.plugins.demo.consumer import PRODUCTION, FlightFigures, read_production

@@ -30,8 +30,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prefect_stagegate.doors import Page, PageRequest, load
 from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
-from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.review.decisions import find_decision_about
+from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.model import is_name
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.comparison_page import comparison_page
