@@ -144,7 +144,7 @@ def blobs(
     """
     # Late: the server's libraries take half a second to load.
     from prefect_stagegate.jobs.read import open_cache
-    from prefect_stagegate.plugins.fleet.blob_server import serve_blobs
+    from prefect_stagegate.plugins.fleet.peers.blob_server import serve_blobs
 
     settings = Settings.from_environment(os.environ)
     cache = open_cache((places or Places()).cache, settings=settings, create=True)

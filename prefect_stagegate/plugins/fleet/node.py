@@ -20,7 +20,7 @@ from prefect_stagegate.model.manifest import Seal, seal
 from prefect_stagegate.plugins.fleet.barrier import NodeOutcome, NodeReport
 from prefect_stagegate.plugins.fleet.members import require_committed
 from prefect_stagegate.plugins.fleet.node_readiness import require_on_node
-from prefect_stagegate.plugins.fleet.peers import announced
+from prefect_stagegate.plugins.fleet.peers.peer_search import announced
 from prefect_stagegate.transport.transfer import Progress
 
 

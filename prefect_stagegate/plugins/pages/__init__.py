@@ -4,7 +4,7 @@ server.py          listens, and says who may read
 guard.py           Host, token, methods and headers of every request
 app.py             addresses
 catalog_view.py    what pages read: through copies.py, with kept.py
-…_page.py          what one page shows
+views/             what one page shows: a module a page
 rendering.py       their HTML, from templates/ and static/
 html.py, junit.py  documents in these formats
 """

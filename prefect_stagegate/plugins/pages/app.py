@@ -34,15 +34,14 @@ from prefect_stagegate.jobs.review.decisions import find_decision_about
 from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.model import is_name
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
-from prefect_stagegate.plugins.pages.comparison_page import comparison_page
-from prefect_stagegate.plugins.pages.dataset_page import dataset_page
 from prefect_stagegate.plugins.pages.html import content_policy
-from prefect_stagegate.plugins.pages.inbox_page import board_page, inbox_page
-from prefect_stagegate.plugins.pages.links import Links
-from prefect_stagegate.plugins.pages.policy_page import policy_page
+from prefect_stagegate.plugins.pages.navigation import Links, slice_of
 from prefect_stagegate.plugins.pages.rendering import added_pages, render, script, style
-from prefect_stagegate.plugins.pages.slices import slice_of
-from prefect_stagegate.plugins.pages.version_page import files_page, version_page
+from prefect_stagegate.plugins.pages.views.comparison_page import comparison_page
+from prefect_stagegate.plugins.pages.views.dataset_page import dataset_page
+from prefect_stagegate.plugins.pages.views.inbox_page import board_page, inbox_page
+from prefect_stagegate.plugins.pages.views.policy_page import policy_page
+from prefect_stagegate.plugins.pages.views.version_page import files_page, version_page
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.show import document_of
 from prefect_stagegate.show import render as render_document

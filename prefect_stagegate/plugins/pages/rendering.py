@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from importlib.resources import files
@@ -13,13 +15,15 @@ from markupsafe import Markup, escape
 
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.doors import Page, plugins
-from prefect_stagegate.plugins.pages import sparkline
 from prefect_stagegate.plugins.pages.html import LOADER, page_environment
 from prefect_stagegate.show.legible import legible_text, one_line
 from prefect_stagegate.units import age_text, bytes_text, count_text
 
 LONGEST = 600
 """Characters of one text that are shown; reports and `--json` have all."""
+WIDTH, HEIGHT = 240, 40
+"""The size of a sparkline, in its own units."""
+MARGIN = 3
 
 
 def render(template: str, **values: Any) -> str:
@@ -56,7 +60,7 @@ def _environment() -> Environment:
     environment.filters.update(age=_age, cut=_cut, whole=_whole, bytes=bytes_text, count=count_text, json=_json)
     # Pages of one thing have no place in the navigation.
     sections = tuple((page.section, page.path) for page in added_pages() if page.section and "{" not in page.path)
-    environment.globals.update(spark=(sparkline.WIDTH, sparkline.HEIGHT), sections=sections)
+    environment.globals.update(spark=(WIDTH, HEIGHT), sections=sections)
     return environment
 
 
@@ -87,3 +91,38 @@ def _cut(text: object, longest: int = LONGEST) -> str:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+@dataclass(frozen=True, slots=True)
+class Sparkline:
+    """A line of figures, the oldest first."""
+
+    label: str
+    """What it shows, with first, last, least and greatest figure, for people who don't see it."""
+    lines: tuple[str, ...]
+    """The points of each unbroken piece, as SVG's `points`. A figure that is missing breaks the line."""
+    dots: tuple[tuple[float, float, str], ...]
+    """Each figure's place, with its text."""
+
+
+def sparkline(label: str, figures: Sequence[tuple[float | None, str]]) -> Sparkline | None:
+    """Lay figures out, each with its text; None with fewer than two figures.
+
+    The lowest place is 0, so that small changes of large figures look small.
+    """
+    known = [figure for figure, _ in figures if figure is not None]
+    if len(known) < 2:  # noqa: PLR2004 - one point is no line
+        return None
+    highest = max(known) or 1.0
+    step = (WIDTH - 2 * MARGIN) / max(len(figures) - 1, 1)
+    pieces: list[list[str]] = [[]]
+    dots = []
+    for number, (figure, text) in enumerate(figures):
+        if figure is None:
+            pieces.append([])
+            continue
+        x = round(MARGIN + number * step, 1)
+        y = round(HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * max(figure, 0) / highest, 1)
+        pieces[-1].append(f"{x},{y}")
+        dots.append((x, y, text))
+    return Sparkline(label, tuple(" ".join(piece) for piece in pieces if piece), tuple(dots))

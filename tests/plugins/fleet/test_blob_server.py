@@ -20,7 +20,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import SourceError, UsageError
 from prefect_stagegate.model.settings import Settings
-from prefect_stagegate.plugins.fleet.blob_server import serve_blobs
+from prefect_stagegate.plugins.fleet.peers.blob_server import serve_blobs
 from prefect_stagegate.serve.listening import listen
 from prefect_stagegate.transport.http import Client, Request, Response, fetch
 from tests.plugins.fleet.site import blob_server
@@ -94,7 +94,7 @@ def test_nothing_but_blobs_is_sent(cache: Cache, server: str, tmp_path: Path) ->
 
 
 def test_blob_that_a_staging_brings_is_waited_for(cache: Cache, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.plugins.fleet.blob_server.WRITERS_SECONDS", 0.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.blob_server.WRITERS_SECONDS", 0.0)
     name = blake3(b"late").hexdigest()
     url = f"{server}/blobs/{name}?wait=20"
     assert get(url).status == 404

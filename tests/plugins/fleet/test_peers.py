@@ -26,7 +26,7 @@ from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.node import hold_version
 from prefect_stagegate.plugins.fleet.nodes import BlobOrder, HeldVersion, put_node, read_node, read_nodes
 from prefect_stagegate.plugins.fleet.own_record import publish_record
-from prefect_stagegate.plugins.fleet.peers import announce_fleet
+from prefect_stagegate.plugins.fleet.peers.peer_search import announce_fleet
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
 from prefect_stagegate.transport.http import Request, fetch
@@ -83,7 +83,7 @@ def test_nodes_of_a_fleet_read_one_record_of_all_nodes(site: Site, monkeypatch: 
     names = [node.settings.node for node in nodes]
     records = read_nodes(nodes[0].catalog, UnreadableRecords())
     assert announce_fleet(nodes[0], version.dataset, version.digest, names, records)
-    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.read_nodes", None)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.peer_search.read_nodes", None)
     fetched = hold_on_all(nodes, Address(version.dataset, version.digest))
     assert fetched == [site.size] * 3
     assert site.read() == site.size
@@ -233,7 +233,7 @@ def test_silent_node_is_left_after_the_idle_time(site: Site) -> None:
 
 
 def test_node_that_only_says_not_yet_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peer.PATIENCE", 2.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.peer_source.PATIENCE", 2.0)
     site.make()
     ticks = iter(range(10**9))
 
@@ -258,7 +258,7 @@ def test_own_share_does_not_wait_for_other_nodes(tmp_path: Path) -> None:
             read_when_left.append(site.read())
 
     logger, watch, silent = (
-        logging.getLogger("prefect_stagegate.plugins.fleet.peer"),
+        logging.getLogger("prefect_stagegate.plugins.fleet.peers.peer_source"),
         Watch(),
         ["gpu-1", "gpu-2", "gpu-3"],
     )
@@ -290,7 +290,7 @@ def test_late_node_does_not_keep_others_from_being_asked(tmp_path: Path) -> None
         def emit(self, _: logging.LogRecord) -> None:
             held_when_left.extend(entry.path for entry in entries if own.cache.blobs.holds(entry.digest, entry.size))
 
-    logger, watch = logging.getLogger("prefect_stagegate.plugins.fleet.peer"), Watch()
+    logger, watch = logging.getLogger("prefect_stagegate.plugins.fleet.peers.peer_source"), Watch()
     with (
         raw_server(lambda _head, _connection: b"" if late.wait(30) else None) as server,
         blob_server(outside.cache) as url,
@@ -388,7 +388,7 @@ def test_nodes_that_never_had_a_record_read_the_source_once(site: Site) -> None:
 
 
 def test_absent_node_of_a_fleet_is_waited_for_in_vain_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.JOIN_SECONDS", 1.5)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.peer_search.JOIN_SECONDS", 1.5)
     version, node = site.make(), site.node("gpu-1", record=False)
     announce_fleet(node, version.dataset, version.digest, ["gpu-1", "gone"], [])
     assert hold_on_all([node], Address(version.dataset, version.digest)) == [site.size]
@@ -429,7 +429,7 @@ def test_token_goes_to_no_host_that_the_site_does_not_name(
 
 def test_planted_nodes_together_take_one_budget_of_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of six that say "not yet" for ever, and six that say nothing; the source is there."""
-    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peer.PATIENCE", 2.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.peer_source.PATIENCE", 2.0)
     site.make()
     ended, ticks = threading.Event(), iter(range(10**9))
 
@@ -483,7 +483,7 @@ def test_nodes_prove_themselves_by_certificates(site: Site, tmp_path: Path) -> N
 
 
 def test_slow_node_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peer.LEAST_SECONDS", 0.5)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.peer_source.LEAST_SECONDS", 0.5)
     version = site.make()
     second, ended = site.node("gpu-2"), threading.Event()
     sizes = {entry.digest[7:]: entry.size for entry in second.catalog.manifest("things", version.digest).entries()}

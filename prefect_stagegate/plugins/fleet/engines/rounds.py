@@ -17,7 +17,7 @@ from prefect_stagegate.plugins.fleet.engines.engine import FleetEngine, NodeJob,
 from prefect_stagegate.plugins.fleet.members import choose_nodes, reports_of_full_nodes, require_committed
 from prefect_stagegate.plugins.fleet.node import Proof
 from prefect_stagegate.plugins.fleet.nodes import read_nodes
-from prefect_stagegate.plugins.fleet.peers import announce_fleet
+from prefect_stagegate.plugins.fleet.peers.peer_search import announce_fleet
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, open_places
 from prefect_stagegate.units import count_text

@@ -11,7 +11,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.model.manifest import Change, Difference, diff
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
-from prefect_stagegate.plugins.pages.slices import Slice, slice_of
+from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
 from prefect_stagegate.show import FileTotals, Section, VersionBeside, sections_of
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords

@@ -23,7 +23,7 @@ from prefect_stagegate.plugins.fleet.nodes import (
     read_nodes,
     record_timeout,
 )
-from prefect_stagegate.plugins.fleet.peer import Patience, Peers, PeerSource, may_have_token
+from prefect_stagegate.plugins.fleet.peers.peer_source import Patience, Peers, PeerSource, may_have_token
 from prefect_stagegate.serve.tokens import read_token
 from prefect_stagegate.transport.http import Client
 from prefect_stagegate.transport.transfer_limits import Limits

@@ -8,8 +8,8 @@ from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.model import LATEST
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView, VersionFigures
-from prefect_stagegate.plugins.pages.slices import Slice, slice_of
-from prefect_stagegate.plugins.pages.sparkline import Sparkline, sparkline
+from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
+from prefect_stagegate.plugins.pages.rendering import Sparkline, sparkline
 from prefect_stagegate.units import bytes_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 

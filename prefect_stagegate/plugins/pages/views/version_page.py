@@ -17,7 +17,7 @@ from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.review.decisions import RecordedDecision
 from prefect_stagegate.model import LATEST, Entry, Evidence, EvidenceRevocation, FailedObject, Outcome, Pins, Waiver
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
-from prefect_stagegate.plugins.pages.slices import Slice, slice_of
+from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
 from prefect_stagegate.show import Section, VersionBeside, read_results, sections_of
 from prefect_stagegate.show.report_document import expectation_tables
 from prefect_stagegate.spec import Spec

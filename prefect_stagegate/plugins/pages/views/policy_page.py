@@ -13,7 +13,7 @@ from prefect_stagegate.jobs.gating.consent import rule_of
 from prefect_stagegate.jobs.gating.policy import adoptions, open_requests, proposed_by, proposed_changes, spec_under
 from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, PolicyChange
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
-from prefect_stagegate.plugins.pages.slices import Slice, slice_of
+from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.unreadable import UnreadableRecords
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs.review.inbox import InboxLine, TargetStanding
 from prefect_stagegate.plugins.pages.catalog_view import CatalogEvent, CatalogView
-from prefect_stagegate.plugins.pages.slices import Slice, slice_of
+from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
 from prefect_stagegate.unreadable import UnreadableRecords
 
 LINES = 50

@@ -31,7 +31,7 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, UsageError
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
-from prefect_stagegate.plugins.fleet.peer import ACTIVITY, LONGEST_WAIT
+from prefect_stagegate.plugins.fleet.peers.peer_source import ACTIVITY, LONGEST_WAIT
 from prefect_stagegate.serve.listening import is_loopback, run_server, split_address
 from prefect_stagegate.serve.tokens import read_token
 from prefect_stagegate.unreadable import UnreadableRecords

@@ -1,0 +1,1 @@
+"""What each page shows: values for its template, read through a `CatalogView`."""
