@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.clock import now
-from prefect_stagegate.errors import SourceError, TransferFailed
+from prefect_stagegate.errors import CorruptRecord, SourceError, TransferFailed, UsageError
+from prefect_stagegate.jobs.address import spec_beside
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.sources import Recall, Source, open_source
 from prefect_stagegate.sources.replica import ReplicaSet
@@ -34,10 +36,22 @@ class Sources:
         """Each source as the spec names it; a spec's URLs hold no credentials."""
         return tuple(spec.url for spec in self.specs)
 
-    @property
-    def identities(self) -> dict[str, str]:
-        """Each source's identity by its URL; it tells apart objects of different servers."""
-        return {spec.url: group.primary.identity for spec, group in zip(self.specs, self.groups, strict=True)}
+    def identities(self, workspace: Workspace, last: RefEntry) -> dict[tuple[int, str], str]:
+        """The identity of each source of a version that is one of these, by its position and URL in the version's spec.
+
+        None where that spec can't be read. Other options or credentials may lead a URL to other objects.
+        """
+        try:
+            earlier = spec_beside(workspace.catalog, last.dataset, last.digest).sources
+        except (CorruptRecord, UsageError):
+            return {}
+        now = [(_place(spec), group.primary.identity) for spec, group in zip(self.specs, self.groups, strict=True)]
+        places = [(position, spec.url, _place(spec)) for position, spec in enumerate(earlier)]
+        return {(at, url): identity for at, url, there in places for here, identity in now if here == there}
+
+
+def _place(spec: SourceSpec) -> tuple[object, ...]:
+    return spec.url, spec.options, spec.credentials
 
 
 @contextmanager

@@ -144,12 +144,13 @@ def _planned(
     file: IO[bytes],
 ) -> Iterator[PlannedObject]:
     """The plan; empty when the listing is unchanged. A thread of the transfer iterates it, since a source may hang."""
-    if last := unchanged.last():
+    last = workspace.catalog.ref(spec.dataset, LATEST)
+    if last and unchanged.is_noted(last):
         digest = ListingDigest(spec, sources)
         listed = spool(listed, digest, file)
         if unchanged.recognize(last, digest):
             return
-    yield from plan_transfer(workspace, spec, sources, listed)
+    yield from plan_transfer(workspace, spec, sources, listed, last)
 
 
 def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Version:
@@ -175,7 +176,7 @@ def preview(workspace: Workspace, subject: Spec | Address) -> Iterator[PlannedOb
         return
     with open_sources(workspace, subject) as sources:
         listed = list_sources(workspace, subject, sources)
-        yield from plan_transfer(workspace, subject, sources, listed)
+        yield from plan_transfer(workspace, subject, sources, listed, workspace.catalog.ref(subject.dataset, LATEST))
 
 
 def list_sources(
@@ -224,9 +225,9 @@ def _begin_listing(source: Source, wanted: Wanted, cancel: Event | None = None) 
 
 
 def plan_transfer(
-    workspace: Workspace, spec: Spec, sources: Sources, listed: Iterable[SelectedObject]
+    workspace: Workspace, spec: Spec, sources: Sources, listed: Iterable[SelectedObject], last: RefEntry | None
 ) -> Iterator[PlannedObject]:
-    """Plan each listed object by the pins that this node and the catalog know.
+    """Plan each listed object by the pins that this node and the newest version know.
 
     Raises:
         UsageError: Two objects want one path or twins of one, a path can't be in a manifest, or a source has no object
@@ -234,11 +235,10 @@ def plan_transfer(
         SourceUnavailable: A listing names an object twice, or leaves out one of the last version that is there.
     """
     with step(workspace, "plan", spec.dataset, is_current=False):
-        head = workspace.catalog.ref(spec.dataset, LATEST)
         paths = Paths(sources.urls, folds_case=folds_case(workspace.cache.root))
         # Before the first object is planned, since plans use what the memory learns here.
-        if head:
-            _learn(workspace, sources, head, paths)
+        if last:
+            _learn(workspace, sources, last, paths)
         stream, unlisted = iter(listed), set(range(len(spec.sources)))
         while batch := list(islice(stream, BATCH)):
             unlisted -= {entry.source for entry in batch}
@@ -253,8 +253,8 @@ def plan_transfer(
             paths.take(planned)
             yield from planned
         # At the listing's end only: an object that is missing so far may come on a later page.
-        if head and paths.lacks_expected():
-            require_complete(workspace.catalog.origins(spec.dataset, head.digest), sources, paths)
+        if last and paths.lacks_expected():
+            require_complete(workspace.catalog.origins(spec.dataset, last.digest), sources, paths)
         if empty := [spec.sources[at].url for at in sorted(unlisted) if not spec.sources[at].may_be_empty]:
             raise _nothing_selected(spec, empty)
 
@@ -308,19 +308,21 @@ def _publish(
         return Version(dataset, digest, view, *facts, proposed=proposed_changes(workspace, spec))
 
 
-def _learn(workspace: Workspace, sources: Sources, head: RefEntry, paths: Paths) -> None:
+def _learn(workspace: Workspace, sources: Sources, last: RefEntry, paths: Paths) -> None:
     """Give this node's pin memory the pins of the newest version, whoever staged it, and expect its paths."""
-    # Strong pins only: a file of another node may have the name, size and time of one here, and a file that changed
-    # within its clock's grain keeps its time.
-    identities = sources.identities
-    origins = workspace.catalog.origins(head.dataset, head.digest)
+    identities: dict[tuple[int, str], str] | None = None
+    origins = workspace.catalog.origins(last.dataset, last.digest)
     while batch := list(islice(origins, LEARNT)):
         paths.expect(expected(batch, sources))
-        workspace.cache.memory.learn(
-            (identities[origin.source], origin.key, origin.pin, origin.size, origin.digest)
-            for origin in batch
-            if origin.source in identities and origin.pin.strength == "strong"
-        )
+        # Strong pins only: a file of another node may have the name, size and time of one here, and a file that changed
+        # within its clock's grain keeps its time.
+        if strong := [origin for origin in batch if origin.pin.strength == "strong"]:
+            identities = sources.identities(workspace, last) if identities is None else identities
+            workspace.cache.memory.learn(
+                (identity, origin.key, origin.pin, origin.size, origin.digest)
+                for origin in strong
+                if (identity := identities.get((origin.position, origin.source)))
+            )
 
 
 def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> bool:

@@ -25,7 +25,7 @@ from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.jobs.staging.sources import Sources
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.model import LATEST, Pin, Receipt, SourceObject
+from prefect_stagegate.model import Pin, Receipt, SourceObject
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.spec import Spec
@@ -100,11 +100,10 @@ class Unchanged:
         self.manifest: Manifest | None = None
         """The manifest of the version whose listing was recognized."""
 
-    def last(self) -> RefEntry | None:
-        """The newest version, if its listing was noted here. None: plan without waiting for the listing's end."""
+    def is_noted(self, last: RefEntry) -> bool:
+        """Whether the listing of the newest version was noted here; if not, its end need not be waited for."""
         noted = self._workspace.cache.memory.noted(self._name) if self._lasts else None
-        head = self._workspace.catalog.ref(self._spec.dataset, LATEST) if noted else None
-        return head if head and noted and noted.startswith(f"{head.digest} ") else None
+        return (noted or "").startswith(f"{last.digest} ")
 
     def recognize(self, last: RefEntry, listing: ListingDigest) -> bool:
         """Whether a listing is that of the newest version, by the same spec, and the version is complete here.
