@@ -11,8 +11,8 @@ from cyclopts.argument import Argument
 from cyclopts.help import format_usage
 
 from pages.markdown import code, link, names, page, prose
-from prefect_stagegate.cli.app import command_line, program_name
-from prefect_stagegate.cli.commands import TITLES, commands_for
+from prefect_stagegate.cli.app import command_line, commands_for, program_name
+from prefect_stagegate.cli.commands import TITLES
 from prefect_stagegate.cli.flags import COMMON
 from prefect_stagegate.doors import Command
 

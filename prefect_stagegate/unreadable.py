@@ -52,18 +52,16 @@ class UnreadableRecords:
 
 def skipping(unreadable: UnreadableRecords | None, dataset: str) -> AbstractContextManager[object]:
     """Skip the rest of a block when a record can't be read, and collect the record. With None, the error is raised."""
-    return nullcontext() if unreadable is None else unreadable.skip(dataset)
+    return nullcontext() if unreadable is None else _Skipping(unreadable, dataset)
 
 
-class _Skipping:
-    def __init__(self, unreadable: UnreadableRecords, dataset: str) -> None:
-        self._unreadable, self._dataset = unreadable, dataset
-
-    def __enter__(self) -> None:
-        pass
+@dataclass(slots=True)
+class _Skipping(AbstractContextManager[object]):
+    unreadable: UnreadableRecords
+    dataset: str
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         if not isinstance(error, CatalogError | CacheError):
             return False
-        self._unreadable.add(error, self._dataset)
+        self.unreadable.add(error, self.dataset)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from prefect_stagegate.cache.leases import Leases
 from prefect_stagegate.cache.ref_copies import Refs
 from prefect_stagegate.cache.views import Views
 from prefect_stagegate.durable import Durability
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model.settings import ONE_CACHE
 
 if TYPE_CHECKING:
     from prefect_stagegate.cache.blobs import Blobs
@@ -37,8 +40,11 @@ class Cache:
         """Open the cache at `root`; make it when there is none and `create` is set.
 
         Raises:
+            UsageError: `root` names several folders.
             CacheError: The cache can't be read or made, or `root` holds something else.
         """
+        if re.search(r",\s*[/~]", str(root)):
+            raise UsageError(f"{root} names several folders, but {ONE_CACHE}")
         return cls(Layout.open(root, create=create), durability)
 
     @property

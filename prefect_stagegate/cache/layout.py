@@ -34,7 +34,8 @@ import re
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
@@ -117,7 +118,8 @@ class Layout:
         Raises:
             OSError: They can't be made.
         """
-        for folder in (self.root / name for name in _FOLDERS):
+        for name in _FOLDERS:
+            folder = self.root / name
             if not os.path.lexists(folder):
                 folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
                 self.share(folder, GROUP_DIR)
@@ -158,9 +160,8 @@ class Layout:
         trusted = {0, os.geteuid()}
         if os.geteuid() == 0 or (root.st_mode & stat.S_ISGID and root.st_gid in {os.getegid(), *os.getgroups()}):
             trusted.add(root.st_uid)
-        quarantine = (self.quarantine,) if os.path.lexists(self.quarantine) else ()
-        present = (folder for name in _FOLDERS if os.path.lexists(folder := self.root / name))
-        for folder in (self.root, *present, *quarantine):
+        folders = [self.root / name for name in (*_FOLDERS, "quarantine")]
+        for folder in (self.root, *filter(os.path.lexists, folders)):
             status = root if folder == self.root else folder.lstat()
             # A link could lead to a folder where somebody else puts data.
             if not stat.S_ISDIR(status.st_mode):
@@ -182,7 +183,7 @@ class Layout:
 
     def _make(self) -> None:
         make_folder(self.root, PRIVATE_DIR)
-        strangers = sorted({entry.name for entry in self.root.iterdir()} - {*_FOLDERS, *_FILES})
+        strangers = sorted({*os.listdir(self.root)} - {*_FOLDERS, *_FILES})  # noqa: PTH208 - names alone
         if strangers:
             raise CacheError(
                 f"{self.root} is not empty and not a cache: it holds {strangers[0]!r}",
@@ -278,18 +279,13 @@ def cache_error(error: OSError, doing: str, path: Path | str) -> CacheError:
     return CacheError(f"Could not {doing} at {path}: {reason}", hint=hint)
 
 
-class explained:  # noqa: N801 - used as a statement; a generator would cost more, and this is done for each object
+@dataclass(slots=True)
+class explained(AbstractContextManager[object]):  # noqa: N801 - a statement; a generator would cost each object more
     """Turn an `OSError` of the block into a `CacheError` or `NoSpace` that says what to do."""
 
-    __slots__ = ("_doing", "_path")
-
-    def __init__(self, doing: str, path: Path | str) -> None:
-        self._doing = doing
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
+    doing: str
+    path: Path | str
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, OSError):
-            raise cache_error(error, self._doing, self._path) from error
+            raise cache_error(error, self.doing, self.path) from error

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefect_stagegate.cache.layout import cache_error
 from prefect_stagegate.durable import boot_id
@@ -133,8 +133,12 @@ class PinMemory:
         def recall(database: sqlite3.Connection) -> list[str | None]:
             digests: list[str | None] = [None] * len(objects)
             for start in range(0, len(objects), _BATCH):
-                for number, digest in self._recall(database, objects[start : start + _BATCH]):
-                    digests[start + number] = f"blake3:{digest.hex()}"
+                batch = objects[start : start + _BATCH]
+                # The number of each, its identity, key, pin and size.
+                rows = [(number, name, at.key, str(at.pin), at.size) for number, (name, at) in enumerate(batch, start)]
+                statement = _RECALL.format(marks=",".join(["(?,?,?,?,?)"] * len(batch)))
+                for number, digest in database.execute(statement, [*chain.from_iterable(rows), self._boot]):
+                    digests[number] = f"blake3:{digest.hex()}"
             return digests
 
         return self._transact("BEGIN", recall) or [None] * len(objects)
@@ -142,8 +146,8 @@ class PinMemory:
     def size(self, identity: str, key: str, pin: Pin) -> int | None:
         """The known size in bytes of the object under a pin; None when it is unknown."""
         parameters = (identity, key, str(pin), self._boot)
-        row = self._transact("BEGIN", lambda database: database.execute(_SIZE, parameters).fetchone())
-        return int(row[0]) if row else None
+        rows = self._execute("BEGIN", _SIZE, parameters)
+        return int(rows[0][0]) if rows else None
 
     def remember(self, rows: Iterable[Row]) -> None:
         """Write the digests of pins, in one transaction."""
@@ -160,13 +164,12 @@ class PinMemory:
 
     def note(self, name: str, note: str) -> None:
         """Keep a note for later runs, which must do without it when it is lost."""
-        self._transact(_WRITE, lambda database: database.execute("REPLACE INTO notes VALUES (?, ?)", (name, note)))
+        self._execute(_WRITE, "REPLACE INTO notes VALUES (?, ?)", (name, note))
 
     def noted(self, name: str) -> str | None:
         """The note under a name; None when there is none, or it was lost."""
-        select = "SELECT note FROM notes WHERE name = ?"
-        row = self._transact("BEGIN", lambda database: database.execute(select, (name,)).fetchone())
-        return str(row[0]) if row else None
+        rows = self._execute("BEGIN", "SELECT note FROM notes WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
 
     def count(self, counts: Iterable[Count]) -> None:
         """Add to counters, in one transaction. They start again at zero when the memory is lost."""
@@ -184,8 +187,7 @@ class PinMemory:
 
     def counted(self) -> list[tuple[str, str, float]]:
         """The name, labels as JSON and value of each counter, sorted."""
-        select = "SELECT name, labels, value FROM counters LIMIT ?"
-        return self._transact("BEGIN", lambda database: database.execute(select, (MOST_COUNTERS,)).fetchall()) or []
+        return self._execute("BEGIN", "SELECT name, labels, value FROM counters LIMIT ?", (MOST_COUNTERS,))
 
     def confirm(self, sync: Callable[[], bool]) -> None:
         """Sync the volume, and mark the rows from before the sync as durable.
@@ -193,27 +195,15 @@ class PinMemory:
         Args:
             sync: Makes everything that was written durable; returns False when it did not.
         """
-        newest = "SELECT coalesce(max(rowid), 0) FROM pins"
         # Looked up before the sync: the blobs of later rows may not be part of it.
-        last: int = self._transact("BEGIN", lambda database: database.execute(newest).fetchone()[0]) or 0
-        if sync():
+        newest = self._execute("BEGIN", "SELECT max(rowid) FROM pins")
+        if sync() and newest:
             update = "UPDATE pins SET durable = 1 WHERE durable = 0 AND boot = ? AND rowid <= ?"
-            self._transact(_WRITE, lambda database: database.execute(update, (self._boot, last)))
+            self._execute(_WRITE, update, (self._boot, newest[0][0]))
 
     def close(self) -> None:
         """Close the database; the memory can't be used afterwards."""
         self._database.close()
-
-    def _recall(
-        self, database: sqlite3.Connection, objects: Sequence[tuple[str, SourceObject]]
-    ) -> Iterable[tuple[int, bytes]]:
-        """The known digests of a batch, with their positions in it."""
-        rows = (
-            (number, identity, listed.key, str(listed.pin), listed.size)
-            for number, (identity, listed) in enumerate(objects)
-        )
-        statement = _RECALL.format(marks=",".join(["(?,?,?,?,?)"] * len(objects)))
-        return database.execute(statement, [*chain.from_iterable(rows), self._boot])
 
     def _write(self, verb: str, rows: Iterable[Row], *, durable: bool) -> None:
         def write(database: sqlite3.Connection) -> None:
@@ -237,6 +227,10 @@ class PinMemory:
         (version,) = database.execute("PRAGMA data_version").fetchone()
         self._shared |= bool(self._data_version) and version != self._data_version
         self._data_version = version
+
+    def _execute(self, begin: str, statement: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one statement; none when it failed."""
+        return self._transact(begin, lambda database: database.execute(statement, parameters).fetchall()) or []
 
     def _transact(self, begin: str, action: Callable[[sqlite3.Connection], T]) -> T | None:
         """Run an action in one transaction; None when it failed. A damaged database is removed."""

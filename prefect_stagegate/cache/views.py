@@ -10,7 +10,8 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from prefect_stagegate.cache.layout import GROUP_DIR, READ_ONLY_FILE, Layout, explained
@@ -201,18 +202,17 @@ class Views:
         with explained("look for the view", path):
             return path if path.is_dir() else None
 
-    def all(self) -> Iterator[tuple[str, str]]:
+    def all(self) -> list[tuple[str, str]]:
         """Every view as (dataset, digest), sorted.
 
         Raises:
             CacheError: They can't be listed.
         """
         with explained("list the views", self._layout.views):
-            entries = self._layout.entries(self._layout.views)
             # Other names are not the cache's own: `lost+found`, or what a backup put there.
-            datasets = [path for path in entries if is_name(path.name) and path.is_dir()]
-            views = [view for dataset in datasets for view in dataset.iterdir() if _NAME.fullmatch(view.name)]
-        return ((view.parent.name, f"sha256:{view.name}") for view in sorted(views))
+            folders = sorted(self._layout.entries(self._layout.views))
+            names = [folder.name for folder in folders if is_name(folder.name) and folder.is_dir()]
+        return [(dataset, digest) for dataset in names for digest in self.of(dataset)]
 
     def of(self, dataset: str) -> list[str]:
         """The digests of one dataset's views, sorted.
@@ -264,19 +264,19 @@ class Views:
         return self._layout.discard(view)
 
 
-class _explain_path:  # noqa: N801 - used as a statement; a generator would cost as much as the link, for each file
+@dataclass(slots=True)
+class _explain_path(AbstractContextManager[object]):  # noqa: N801 - as `explained` is
     """Refuse a path that must not, or on this volume can't, be in a view. The error names the path."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    path: str
 
     def __enter__(self) -> None:
-        if problem := path_problem(self._path):
-            raise _refused(self._path, problem)
+        if problem := path_problem(self.path):
+            raise _refused(self.path, problem)
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, OSError) and error.errno in _BAD_NAME:
-            raise _refused(self._path, _BAD_NAME[error.errno]) from error
+            raise _refused(self.path, _BAD_NAME[error.errno]) from error
 
 
 def _refused(path: str, problem: str) -> CacheError:

@@ -17,10 +17,10 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from prefect_stagegate import __version__
-from prefect_stagegate.cli.commands import TITLES, commands_for
+from prefect_stagegate.cli.commands import CORE, TITLES
 from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
 from prefect_stagegate.cli.printing import OUTPUT, error_values, escaped
-from prefect_stagegate.doors import Command, load
+from prefect_stagegate.doors import Command, load, plugins
 from prefect_stagegate.errors import ExitCode, StagegateError, UsageError
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import RedactingFilter
@@ -63,6 +63,20 @@ def command_line(words: Sequence[str]) -> App:
         if " " not in command.words:
             _add_command(app, command, known, words, group=groups.get(command.title), sort_key=order)
     return app
+
+
+def commands_for(words: Sequence[str]) -> list[Command]:
+    """The commands among which the one that was typed is, in the order of the overview.
+
+    Where the first word is a command of the core without subcommands, that is the only one.
+    """
+    typed = [command for command in CORE if words[:1] == [command.words] and command.function]
+    if typed:
+        return typed
+    found = {command.words: command for command in CORE}
+    for command in (command for plugin in plugins() for command in plugin.commands):
+        found.setdefault(command.words, command)  # nobody takes another's name
+    return sorted(found.values(), key=lambda command: ((*TITLES, command.title).index(command.title), not command.tip))
 
 
 def _add_command(app: App, command: Command, known: Sequence[Command], words: Sequence[str], **settings: Any) -> None:

@@ -1,10 +1,8 @@
-"""The core's commands of `stagegate`, and those of plugins."""
+"""The core's commands of `stagegate`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from prefect_stagegate.doors import Command, plugins
+from prefect_stagegate.doors import Command
 
 _TABLE: dict[str, tuple[tuple[str, ...], ...]] = {
     "The way of the data": (
@@ -121,16 +119,3 @@ CORE = tuple(
     for title, rows in _TABLE.items()
     for words, module, line, *usage in rows
 )
-
-
-def commands_for(words: Sequence[str]) -> list[Command]:
-    """The commands among which the one that was typed is, in the order of the overview.
-
-    Where the first word is a command of the core without subcommands, no plugin is looked for.
-    """
-    if words and any(command.words == words[0] and command.function for command in CORE):
-        return list(CORE)
-    found = {command.words: command for command in CORE}
-    for command in (command for plugin in plugins() for command in plugin.commands):
-        found.setdefault(command.words, command)  # nobody takes another's name
-    return sorted(found.values(), key=lambda command: ((*TITLES, command.title).index(command.title), not command.tip))

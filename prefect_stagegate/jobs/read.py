@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from pathlib import Path
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import ONLY_READABLE
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, UsageError, nearest, suggest
+from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, nearest, suggest
 from prefect_stagegate.model import LATEST, Address
-from prefect_stagegate.model.settings import ONE_CACHE, Settings
+from prefect_stagegate.model.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +34,7 @@ def open_cache(
         CacheError: The cache can't be opened.
     """
     settings = settings or Settings.from_environment(os.environ)
-    root = Path(folder or settings.cache)
-    if re.search(r",\s*[/~]", str(root)):
-        raise UsageError(f"{root} names several folders, but {ONE_CACHE}")
-    return Cache.open(root, create=create, durability=settings.durability)
+    return Cache.open(Path(folder or settings.cache), create=create, durability=settings.durability)
 
 
 @dataclass(frozen=True, slots=True)

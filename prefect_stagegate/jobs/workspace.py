@@ -5,10 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.cache import Cache
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.jobs.read import open_cache
 from prefect_stagegate.model import Identity
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.workspace import Admit, ResolveCredentials, Workspace, no_credentials
@@ -40,7 +41,7 @@ def open_workspace(
         flow_run: The id of Prefect's flow run that the job belongs to.
 
     Raises:
-        UsageError: A setting is wrong.
+        UsageError: A setting is wrong, or several folders are named.
         CacheError: The cache can't be opened.
         CatalogError: The catalog can't be opened, or there is none.
     """
@@ -49,7 +50,7 @@ def open_workspace(
     from prefect_stagegate.jobs.gating.proofs import SignatureProof
 
     settings = Settings.from_environment(os.environ)
-    opened = open_cache(cache, settings=settings, create=True)
+    opened = Cache.open(Path(cache or settings.cache), create=True, durability=settings.durability)
     opened_catalog = Catalog.open(
         os.fspath(catalog or settings.catalog),
         catalog_options,

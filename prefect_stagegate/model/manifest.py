@@ -16,12 +16,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Entry, Origin
+from prefect_stagegate.model import Entry, Origin, SourceObject
+from prefect_stagegate.units import count_text
 
 SEGMENT_BYTES = 255
 """The longest file name that Linux file systems take, in bytes."""
 PATH_BYTES = 3072
 """The longest path that an entry may have, in bytes. Leaves room for the cache's own folders below Linux's 4096."""
+LARGEST = 2**63 - 1
+"""Bytes of the largest file that Linux and the cache's index know."""
+NAMED = 20
+"""Refused objects that an error names; it counts the others."""
 DEPTH = 256
 """The most segments that a path may have: programs that walk trees give up at some depth."""
 _PLAIN = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
@@ -112,6 +117,31 @@ def name_key(path: str, *, folds_case: bool = False) -> str:
         # Unicode's caseless matching folds the decomposed form; another order would leave some twins apart.
         path = unicodedata.normalize("NFD", path).casefold()
     return path if path.isascii() else unicodedata.normalize("NFC", path)
+
+
+def check_objects(objects: Iterable[tuple[str, SourceObject, str]]) -> None:
+    """Refuse objects whose paths or sizes can't be in a manifest, all of them in one error.
+
+    Args:
+        objects: Each object's path in the dataset, the object, and its source's URL.
+
+    Raises:
+        UsageError: There are such objects. The error names the first ones, each with its reason.
+    """
+    refused = [
+        (listed.key, url, problem)
+        for path, listed, url in objects
+        if (problem := path_problem(path) or ("" if 0 <= listed.size <= LARGEST else "no file has its size"))
+    ]
+    if not refused:
+        return
+    reasons = [f"{key!r} of {url}: {problem}" for key, url, problem in refused[:NAMED]]
+    more = [f"and {len(refused) - NAMED} more"] if len(refused) > NAMED else []
+    count = count_text(len(refused), "object")
+    raise UsageError(
+        f"{count} can't be in a dataset: {'; '.join(reasons + more)}",
+        hint="Correct them at their source, or leave them out by `exclude:`.",
+    )
 
 
 def seal(entries: Iterable[Entry]) -> Seal:

@@ -67,6 +67,39 @@ class PlannedObject:
     """Whether its bytes are read again although the digest of its pin may be known."""
 
 
+Rehash = Literal["always", "when_weak", "never"]
+"""Which objects a staging reads again although it remembers their pin."""
+
+
+def dataset_path(into: str, key: str) -> str:
+    """An object's path in the dataset.
+
+    >>> dataset_path("flights/", "2013-01.parquet"), dataset_path("", "planes.csv")
+    ('flights/2013-01.parquet', 'planes.csv')
+    """
+    return f"{into.rstrip('/')}/{key}" if into else key
+
+
+def plan_object(
+    listed: SourceObject, *, path: str, source: int, remembered: str | None, held: bool, rehash: Rehash = "never"
+) -> PlannedObject:
+    """Plan one object.
+
+    Args:
+        listed: The object as its source lists it.
+        path: Its path in the dataset, which `check_objects` accepted.
+        source: Position of its source in the spec.
+        remembered: The known digest of its pin, if any.
+        held: Whether the cache holds a blob of that digest.
+        rehash: Its source's setting.
+    """
+    # Such an object is read again even if the digest of its pin is known.
+    if rehash == "always" or (rehash == "when_weak" and listed.pin.strength == "weak"):
+        return PlannedObject(path, listed, source, Action.FETCH, doubted=True)
+    action = Action.REUSE if remembered and held else Action.FETCH
+    return PlannedObject(path, listed, source, action, remembered or "")
+
+
 @dataclass(frozen=True, slots=True)
 class CredentialLife:
     """How long the credentials that open a source last."""

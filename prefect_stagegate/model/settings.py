@@ -64,8 +64,11 @@ def setting(default: str, values: str, meaning: str, read: Callable[[str], Any],
 
 def settings_in(declared: type) -> list[Setting]:
     """The settings that a dataclass declares, in the order of its fields."""
-    metadata = [(entry.name, dict(entry.metadata)) for entry in fields(declared) if entry.metadata]
-    return [Setting(name, PREFIX + (facts.pop("name") or name).upper(), **facts) for name, facts in metadata]
+    return [
+        Setting(entry.name, PREFIX + (facts.pop("name") or entry.name).upper(), **facts)
+        for entry in fields(declared)
+        if (facts := dict(entry.metadata))
+    ]
 
 
 def declared_settings(by: Iterable[Plugin]) -> list[type]:
@@ -295,12 +298,12 @@ class Settings:
             UsageError: A variable has a bad value, or no setting has its name. The error names them all.
         """
         declared: list[type] = [cls]
-        if _unknown(environ, declared):
-            declared = declared_settings(own_plugins())
-        # Last: looking for other packages' plugins takes 50 ms.
-        if _unknown(environ, declared):
-            declared = declared_settings(plugins())
         problems = _unknown(environ, declared)
+        # Other packages' plugins last: looking for them takes 50 ms.
+        for find in (own_plugins, plugins):
+            if problems:
+                declared = declared_settings(find())
+                problems = _unknown(environ, declared)
         own: Settings = _read(cls, environ, problems)
         others = tuple(_read(kind, environ, problems) for kind in declared[1:])
         if problems:

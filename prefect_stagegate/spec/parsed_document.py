@@ -207,11 +207,11 @@ def _plain(document: ParsedDocument, loc: Loc, value: object) -> Any:
 def _read(location: str, allowed: Allowed) -> bytes:
     path = local_path(location)
     if path is None:
-        return _within_bounds(_read_url(location, allowed))
+        return _read_url(location, allowed)
     try:
         with Path(path).open("rb") as file:
             # One byte more than is allowed shows that the file is too large.
-            return _within_bounds(file.read(MAX_BYTES + 1))
+            return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise UnreadableDocument(f"does not exist{_sibling(Path(path))}") from None
     except IsADirectoryError:
@@ -277,13 +277,9 @@ def _read_object(url: str) -> bytes:
         raise UnreadableDocument(message.replace(url, without_secrets(url))) from error
 
 
-def _within_bounds(data: bytes) -> bytes:
+def _decode(data: bytes) -> str:
     if len(data) > MAX_BYTES:
         raise UnreadableDocument(f"is larger than {MAX_BYTES >> 20} MiB, the limit for a spec")
-    return data
-
-
-def _decode(data: bytes) -> str:
     try:
         # Some editors begin a file with a byte-order mark.
         return data.decode("utf-8-sig")

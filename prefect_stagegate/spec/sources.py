@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from prefect_stagegate.model.plan import Rehash
+from prefect_stagegate.model.objects import Rehash
 from prefect_stagegate.patterns import Expression
 from prefect_stagegate.spec.fields import ByteSize, CredentialsName, Glob, Options, Prefix, SourceUrl, SpecModel, Text
 from prefect_stagegate.units import DURATION_PATTERN, format_duration, parse_duration, parse_share

@@ -29,7 +29,7 @@ from prefect_stagegate.errors import (
     TransferFailed,
 )
 from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
-from prefect_stagegate.model.plan import Rehash, plan_object
+from prefect_stagegate.model.objects import Rehash, plan_object
 from prefect_stagegate.transport.transfer import Limits, SourceGroup, retry, transfer
 from prefect_stagegate.transport.transfer.progress import Progress
 from tests.support.scripted import ScriptedSource, fetch_all

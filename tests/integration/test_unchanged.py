@@ -149,7 +149,8 @@ def test_bytes_of_a_mirror_prove_no_listing(workspace: Workspace, nas: Path) -> 
         unchanged = Unchanged(workspace, spec, sources)
         listed = list(list_sources(workspace, spec, sources))
         receipts = [Receipt(entry.object.key, entry.object, 0, "blake3:" + "0" * 64, "computed", 1) for entry in listed]
-        assert list(unchanged.received(receipts)) == receipts
+        for receipt in receipts:
+            unchanged.add(receipt)
         unchanged.note("sha256:" + "0" * 64)
     assert workspace.cache.memory.noted("listing things") is None
 

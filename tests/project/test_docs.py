@@ -13,7 +13,8 @@ from pages.settings import SETTINGS
 from pages.spec import SECTIONS
 from prefect_stagegate import flows, tasks
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
-from prefect_stagegate.cli.commands import TITLES, commands_for
+from prefect_stagegate.cli.app import commands_for
+from prefect_stagegate.cli.commands import TITLES
 from prefect_stagegate.cli.printing import error_values
 from prefect_stagegate.doors import sources
 from prefect_stagegate.errors import ExitCode, NotReady

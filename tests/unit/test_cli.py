@@ -17,8 +17,7 @@ from rich.text import Text
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.cli.app import main
-from prefect_stagegate.cli.commands import commands_for
+from prefect_stagegate.cli.app import commands_for, main
 from prefect_stagegate.cli.printing import print_table
 from prefect_stagegate.doors import Command, Plugin, load
 
@@ -36,7 +35,7 @@ def test_overview_repeats_the_first_line_of_each_command_s_help(name: str) -> No
 
 def test_no_plugin_takes_another_s_command(monkeypatch: pytest.MonkeyPatch) -> None:
     thief = Plugin(commands=(Command("ls", "thief:run", "List them elsewhere.", "Look and read"),))
-    monkeypatch.setattr("prefect_stagegate.cli.commands.plugins", lambda: (thief,))
+    monkeypatch.setattr("prefect_stagegate.cli.app.plugins", lambda: (thief,))
     assert [command.line for command in commands_for([]) if command.words == "ls"] == [LINES["ls"].line]
 
 

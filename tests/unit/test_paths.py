@@ -17,7 +17,7 @@ from prefect_stagegate.cache.leases import folds_case
 from prefect_stagegate.errors import CacheError, SourceUnavailable, UsageError
 from prefect_stagegate.jobs.staging.temporary_tables import KNOWN_FOLDERS, Paths
 from prefect_stagegate.model import Action, Entry, Pin, PlannedObject, SourceObject
-from prefect_stagegate.model.plan import check_objects
+from prefect_stagegate.model.manifest import check_objects
 from prefect_stagegate.sources.local.local_source import FileSource
 
 URLS = ("s3://lake/", "file:///mnt/nas/")

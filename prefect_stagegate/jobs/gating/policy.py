@@ -9,7 +9,6 @@ Only the policy in the catalog's log counts: no spec that somebody brings replac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -56,23 +55,32 @@ class Adoption:
     """False when it was in force already, and nothing was changed."""
 
 
-def adopt_first_policy(workspace: Workspace, spec: Spec) -> None:
+def adopt_first_policy(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
     """Adopt a spec's policy when the spec has gates and the dataset adopted no policy yet, or only drafts.
 
     A draft was adopted by staging, has no rule that asks for signatures, and no target named a version under it.
+
+    Returns:
+        How the spec's policy differs from the adopted one; empty when it is that, or none was adopted.
 
     Raises:
         UsageError: Too few people could ever agree to another policy by the rule of this one.
         CatalogError: The record can't be written.
     """
-    head, policy = workspace.catalog.policy(spec.dataset), policy_of(spec)
-    if not spec.gates or (head and (head.policy == policy or not _is_draft(workspace, head))):
-        return
+    head = workspace.catalog.policy(spec.dataset)
+    if not head and not spec.gates:
+        return ()
+    policy = policy_of(spec)
+    if head and (head.policy == policy or not spec.gates or not _is_draft(workspace, head)):
+        return changes(head.policy, policy, spec.dataset)
     # Before it is adopted: afterwards nobody could replace it any more.
     _require_changeable(policy, spec.dataset)
     reason = REPLACED if head else FIRST
-    with suppress(RefConflict):  # another staging adopted its policy first, so this one is a proposal
+    try:
         adopt_policy(workspace.catalog, spec.dataset, policy, head=head, who=workspace.identity, reason=reason)
+    except RefConflict:  # another staging adopted its policy first, so this one is a proposal
+        return proposed_changes(workspace, spec)
+    return ()
 
 
 def _is_draft(workspace: Workspace, head: PolicyEntry) -> bool:

@@ -31,11 +31,6 @@ class Sources:
     selections: tuple[Selection, ...]
     """Which objects of each source are taken, as of the time when it was opened."""
 
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """Each source as the spec names it; a spec's URLs hold no credentials."""
-        return tuple(spec.url for spec in self.specs)
-
     def identities(self, workspace: Workspace, last: RefEntry) -> dict[tuple[int, str], str]:
         """The identity of each source of a version that is one of these, by its position and URL in the version's spec.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain, islice
+from itertools import islice
 from tempfile import SpooledTemporaryFile
 from threading import Event
 from typing import IO, Any
@@ -25,7 +25,7 @@ from prefect_stagegate.catalog.version_records import load_tables, put_failed, p
 from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
-from prefect_stagegate.jobs.gating.policy import adopt_first_policy, proposed_changes
+from prefect_stagegate.jobs.gating.policy import adopt_first_policy
 from prefect_stagegate.jobs.runner import step, transferring
 from prefect_stagegate.jobs.staging.fetch import fetch_version
 from prefect_stagegate.jobs.staging.missing_objects import expected, require_complete
@@ -36,8 +36,8 @@ from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObje
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, SourceObject, Version
-from prefect_stagegate.model.manifest import Manifest, Seal, seal
-from prefect_stagegate.model.plan import check_objects, plan_object
+from prefect_stagegate.model.manifest import Manifest, Seal, check_objects, seal
+from prefect_stagegate.model.objects import plan_object
 from prefect_stagegate.sources import Source, Wanted
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.transport.transfer import Progress, TransferStats
@@ -116,21 +116,22 @@ def _stage_spec(job: Job, spec: Spec, draft: Draft) -> Version:
     load_tables()  # imports pyarrow in the background, while the sources are listed
     with transferring(job, spec) as (sources, fill), SpooledTemporaryFile(SPOOLED) as file:
         unchanged = Unchanged(workspace, spec, sources)
-        listed = meter.until(list_sources(workspace, spec, sources, meter, job.cancel), Phase.FETCHING)
-        planned = _planned(workspace, spec, sources, listed, unchanged, file)
-        transferred = fill(planned, max_failed=spec.max_failed_objects)
-        receipts = meter.until(unchanged.received(transferred), Phase.PUBLISHING)
-        # Planning runs in a thread of the transfer; with the first receipt, or the end, it is known what it found.
-        first = next(receipts, None)
-        if unchanged.manifest:
-            return _last_version(workspace, spec, unchanged.manifest)
+        listed = list_sources(workspace, spec, sources, meter, job.cancel)
+        transferred = fill(
+            _planned(workspace, spec, sources, listed, unchanged, file), max_failed=spec.max_failed_objects
+        )
         ledger = Ledger([source.url for source in spec.sources])
-        for receipt in chain([first] if first else [], receipts):
+        for receipt in transferred:
+            unchanged.add(receipt)
             ledger.add(receipt)
             if receipt.fetched:  # a fetched blob has no link yet; the others are mostly held by some view
                 draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
+        # Planning runs in a thread of the transfer, whose end tells what it found.
+        if unchanged.manifest:
+            return _last_version(workspace, spec, unchanged.manifest)
+        meter.enter(Phase.PUBLISHING)
         version = _publish(workspace, spec, ledger, draft, transferred.stats.failures)
-        point(workspace, spec.dataset, LATEST, version.digest)
+        point(workspace, spec.dataset, LATEST, version.digest, version)
         unchanged.note(version.digest)
         return version
 
@@ -160,11 +161,10 @@ def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Versi
     if spec.max_failed_objects:
         # An earlier staging of the same version may have left objects out, and this one left out none.
         put_failed(workspace.catalog, dataset, digest, ())
-    adopt_first_policy(workspace, spec)
+    proposed = adopt_first_policy(workspace, spec)
     point(workspace, dataset, LATEST, digest)
     facts = (workspace.cache.layout.view(dataset, digest), manifest.files, manifest.bytes, 0, manifest.bytes)
-    pins, proposed = workspace.catalog.pins(dataset, digest), proposed_changes(workspace, spec)
-    return Version(dataset, digest, *facts, pins=pins, proposed=proposed)
+    return Version(dataset, digest, *facts, pins=workspace.catalog.pins(dataset, digest), proposed=proposed)
 
 
 def preview(workspace: Workspace, subject: Spec | Address) -> Iterator[PlannedObject]:
@@ -183,7 +183,7 @@ def list_sources(
     workspace: Workspace,
     spec: Spec,
     sources: Sources,
-    progress: Progress | None = None,
+    meter: Meter | None = None,
     cancel: Event | None = None,
 ) -> Iterator[SelectedObject]:
     """List every source of a spec, and stream the objects that the spec takes.
@@ -198,11 +198,13 @@ def list_sources(
             while batch := list(islice(stream, BATCH)):
                 listed_bytes = sum(listed.size for listed in batch)
                 objects, size = objects + len(batch), size + listed_bytes
-                if progress:
-                    progress.listed(len(batch), listed_bytes)
+                if meter:
+                    meter.listed(len(batch), listed_bytes)
                 for listed in batch:
                     yield SelectedObject(position, listed)
         job.note(objects=objects, bytes=size)
+    if meter:
+        meter.enter(Phase.FETCHING)
 
 
 def _begin_listing(source: Source, wanted: Wanted, cancel: Event | None = None) -> Iterator[SourceObject]:
@@ -235,7 +237,8 @@ def plan_transfer(
         SourceUnavailable: A listing names an object twice, or leaves out one of the last version that is there.
     """
     with step(workspace, "plan", spec.dataset, is_current=False):
-        paths = Paths(sources.urls, folds_case=folds_case(workspace.cache.root))
+        urls = [source.url for source in sources.specs]
+        paths = Paths(urls, folds_case=folds_case(workspace.cache.root))
         # Before the first object is planned, since plans use what the memory learns here.
         if last:
             _learn(workspace, sources, last, paths)
@@ -244,7 +247,7 @@ def plan_transfer(
             unlisted -= {entry.source for entry in batch}
             batch_paths = [sources.selections[entry.source].path(entry.object.key) for entry in batch]
             check_objects(
-                (path, entry.object, sources.urls[entry.source]) for path, entry in zip(batch_paths, batch, strict=True)
+                [(path, entry.object, urls[entry.source]) for path, entry in zip(batch_paths, batch, strict=True)]
             )
             pinned = [(sources.groups[entry.source].primary.identity, entry.object) for entry in batch]
             digests = workspace.cache.memory.recall_many(pinned)
@@ -303,9 +306,10 @@ def _publish(
         # Before `latest` moves, so that whoever reads it finds what the version lacks.
         if failed or spec.max_failed_objects:
             put_failed(workspace.catalog, dataset, digest, failed)
+        proposed = adopt_first_policy(workspace, spec)
         new = _record(workspace, spec, sealed, ledger)
         facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
-        return Version(dataset, digest, view, *facts, proposed=proposed_changes(workspace, spec))
+        return Version(dataset, digest, view, *facts, proposed=proposed)
 
 
 def _learn(workspace: Workspace, sources: Sources, last: RefEntry, paths: Paths) -> None:
@@ -331,7 +335,6 @@ def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> b
     A version whose stager died before it moved `latest` is still new. Of two stagers at once, one gets True.
     """
     catalog, dataset, digest, canonical = workspace.catalog, spec.dataset, sealed.digest, spec.canonical()
-    adopt_first_policy(workspace, spec)
     head = catalog.ref(dataset, LATEST)
     # The records are those of this very staging already, and `latest` names the version.
     if head and head.digest == digest and not ledger.fetched and staged_spec(catalog, dataset, digest) == canonical:

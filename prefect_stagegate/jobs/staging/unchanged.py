@@ -91,12 +91,13 @@ class Unchanged:
     """Recognizes the last listing of a spec's sources, and notes a new one when its version is staged."""
 
     def __init__(self, workspace: Workspace, spec: Spec, sources: Sources) -> None:
-        self._workspace, self._spec, self._sources = workspace, spec, sources
+        self._workspace, self._spec = workspace, spec
         self._name = f"listing {spec.dataset}"
         self._begun = time.time()
         self._lasts = all(source.rehash == "never" for source in spec.sources)
         """Whether the listing may be noted: the same listing again will mean the same bytes."""
         self._received = ListingDigest(spec, sources)
+        self._mirrored = [bool(group.mirrors) for group in sources.groups]
         self.manifest: Manifest | None = None
         """The manifest of the version whose listing was recognized."""
 
@@ -118,16 +119,13 @@ class Unchanged:
             self.manifest = manifest if is_complete(workspace, manifest) else None
         return self.manifest is not None
 
-    def received(self, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
-        """Pass the receipts of a staging on, and find out whether its listing may be noted."""
-        mirrored = [bool(group.mirrors) for group in self._sources.groups]
-        for receipt in receipts:
-            # A pin that may stay while the bytes change, or that was not compared with a mirror's bytes, proves nothing
-            # the next time.
-            if receipt.proof != "manifest" and (mirrored[receipt.source] or is_racy(receipt.object, self._begun)):
-                self._lasts = False
-            self._received.add(receipt.source, receipt.object)
-            yield receipt
+    def add(self, receipt: Receipt) -> None:
+        """Add a receipt of the staging, and find out whether its listing may be noted."""
+        # A pin that may stay while the bytes change, or that was not compared with a mirror's bytes, proves nothing the
+        # next time.
+        if receipt.proof != "manifest" and (self._mirrored[receipt.source] or is_racy(receipt.object, self._begun)):
+            self._lasts = False
+        self._received.add(receipt.source, receipt.object)
 
     def note(self, digest: str) -> None:
         """Note that the received objects are all of a version."""

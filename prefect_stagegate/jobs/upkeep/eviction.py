@@ -51,7 +51,7 @@ def claim_space(
     Raises:
         NoSpace: There is too little space, and not enough can be freed.
     """
-    missing = partial(_missing, workspace, groups)
+    missing = partial(_missing, workspace, groups, workspace.settings.of(Limits).part)
     deadline = time.monotonic() + PATIENCE
     ahead: deque[PlannedObject] = deque()
     for planned_object in planned:
@@ -79,11 +79,11 @@ def _claim(
     space.claim(sum(missing(entry) for entry in planned if entry.action is Action.FETCH), hold_reused)
 
 
-def _missing(workspace: Workspace, groups: Sequence[SourceGroup], planned: PlannedObject) -> int:
+def _missing(workspace: Workspace, groups: Sequence[SourceGroup], part: int, planned: PlannedObject) -> int:
     """Bytes of the volume that an object is yet to take."""
     size = room(planned.object.size)
     # Only large objects are resumed, so nothing of a small one is on the volume yet.
-    if planned.object.size <= workspace.settings.of(Limits).part:
+    if planned.object.size <= part:
         return size
     # Of a large object, an interrupted run may have left some bytes on the volume.
     job = FetchJob(planned, groups[planned.source].members(), listed=planned.object)

@@ -8,20 +8,21 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, CatalogError
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.model import Promotion
+from prefect_stagegate.model import Promotion, Version
 
 log = logging.getLogger(__name__)
 
 
-def point(workspace: Workspace, dataset: str, ref: str, digest: str) -> None:
+def point(workspace: Workspace, dataset: str, ref: str, digest: str, staged: Version | None = None) -> None:
     """Make the node's copy of a ref name a version, if the version is here.
 
-    Ends when the copy names what the catalog's ref names, or the catalog's version isn't here.
+    Ends when the copy names what the catalog's ref names, or the catalog's version isn't here. `staged` tells observers
+    the facts of a version that the catalog has only just got.
 
     Raises:
         CacheError: The copy can't be written.
     """
-    with step(workspace, "point", dataset, is_step=False) as job:
+    with step(workspace, "point", dataset, is_step=False, result=staged) as job:
         while copied_digest(workspace, dataset, ref) != digest and workspace.cache.views.path(dataset, digest):
             # Under a lease, so that no collection takes the view between the look and the move.
             with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, f"move {ref}"):

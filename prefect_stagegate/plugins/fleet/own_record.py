@@ -16,6 +16,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Job, Observer
 from prefect_stagegate.errors import CatalogError, StagegateError, UnknownDataset, UnknownRef
 from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model import Version
 from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node, read_node, record_timeout
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -29,14 +30,14 @@ VersionKey = tuple[str, str]
 
 
 def publish_record(
-    workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None, *, recapture: bool = False
+    workspace: Workspace, begun: VersionKey | None = None, ended: Job | None = None, *, recapture: bool = False
 ) -> NodeRecord:
     """Write what this node holds now to the catalog, which is asked only about versions that the last record lacks.
 
     Args:
         workspace: Cache and catalog.
         begun: A version that the caller begins to fetch.
-        ended: The lease of a writer that has just ended its fetch.
+        ended: A job that has just ended: its lease holds no more, and of a version that it made the size is known.
         recapture: Whether to capture the node's environment, which takes a process 0.1 s at first. Otherwise the last
             record's is kept; a first record has only the GPUs.
 
@@ -49,6 +50,9 @@ def publish_record(
     identity = layout.identity()
     last = _last_record(workspace, identity)
     unreadable = UnreadableRecords()
+    known = {(held.dataset, held.digest): held for held in last.versions} if last else {}
+    if ended and isinstance(made := ended.result, Version):
+        known.setdefault((made.dataset, made.digest), HeldVersion(made.dataset, made.digest, made.bytes))
     with explained("look at this node's cache", layout.root):
         if last and not recapture:
             gpus, fingerprint = last.gpus, last.environment
@@ -59,7 +63,7 @@ def publish_record(
             for dataset in workspace.cache.refs.datasets()
             for ref, digest in workspace.cache.refs.of(dataset, unreadable).items()
         }
-        versions = tuple(_held_versions(workspace, last, begun, ended, unreadable))
+        versions = tuple(_held_versions(workspace, known, begun, ended.writer if ended else None, unreadable))
         available = measure(layout, SpaceRules(settings.free_floor, settings.max_size))
         used = used_bytes(layout) if available.used is None else available.used
     record = NodeRecord(
@@ -93,7 +97,21 @@ def _captured(workspace: Workspace, *, recapture: bool) -> tuple[Mapping[str, in
     return environment.gpus, environment.fingerprint
 
 
-def try_publish(workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None) -> None:
+class NodeRecorder(Observer):
+    """Keeps the node's record: that it fetches a version, and after a fetch or the move of a ref, what it holds."""
+
+    def begun(self, job: Job) -> None:
+        """Record the version that is fetched."""
+        if job.name == "fetch":
+            _try_publish(job.workspace, begun=(job.dataset, str(job.facts["digest"])))
+
+    def ended(self, job: Job) -> None:
+        """Record what the node holds, however the fetch ended; also after a ref was moved, or versions collected."""
+        if "digest" in job.facts or job.name == "collect":
+            _try_publish(job.workspace, ended=job)
+
+
+def _try_publish(workspace: Workspace, begun: VersionKey | None = None, ended: Job | None = None) -> None:
     """As `publish_record`; a failure is logged, since it ends no staging: the old record becomes unknown by itself."""
     try:
         publish_record(workspace, begun, ended)
@@ -101,31 +119,17 @@ def try_publish(workspace: Workspace, begun: VersionKey | None = None, ended: Le
         log.warning("The record of the node %s was not written: %s", workspace.settings.node, error)
 
 
-class NodeRecorder(Observer):
-    """Keeps the node's record: that it fetches a version, and after a fetch or the move of a ref, what it holds."""
-
-    def begun(self, job: Job) -> None:
-        """Record the version that is fetched."""
-        if job.name == "fetch":
-            try_publish(job.workspace, begun=(job.dataset, str(job.facts["digest"])))
-
-    def ended(self, job: Job) -> None:
-        """Record what the node holds, however the fetch ended; also after a ref was moved, or versions collected."""
-        if "digest" in job.facts or job.name == "collect":
-            try_publish(job.workspace, ended=job.writer)
-
-
 def _held_versions(
     workspace: Workspace,
-    last: NodeRecord | None,
+    known: Mapping[VersionKey, HeldVersion],
     begun: VersionKey | None,
     ended: Lease | None,
     unreadable: UnreadableRecords,
 ) -> Iterator[HeldVersion]:
     """The versions that lie here: complete ones and, as far as they are known, parts of others."""
-    known = {(held.dataset, held.digest): held for held in last.versions} if last else {}
     complete = set(workspace.cache.views.all())
-    has_rotten = bool(Quarantine(workspace.cache.layout).linked())
+    layout = workspace.cache.layout
+    has_rotten = layout.quarantine.exists() and bool(Quarantine(layout).linked())
     # Another process of this node may fetch a version that the last record calls fetched.
     writers = (lease for lease in workspace.cache.leases.live(unreadable) if lease.kind is LeaseKind.WRITER)
     written = {lease.dataset for lease in writers if not ended or lease.id != ended.id}

@@ -20,7 +20,7 @@ from heapq import nsmallest
 
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.model.plan import dataset_path
+from prefect_stagegate.model.objects import dataset_path
 from prefect_stagegate.patterns import Expression
 from prefect_stagegate.sources.adapter import Wanted, everything
 from prefect_stagegate.sources.selection.globs import GlobFilter
