@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -245,11 +245,6 @@ class Meter(Progress):
     def enter(self, phase: Phase) -> None:
         """Note that a phase of the job begins."""
         self._phase = phase
-
-    def until(self, items: Iterable[T], phase: Phase) -> Iterator[T]:
-        """The items; when they have ended, the next phase begins."""
-        yield from items
-        self.enter(phase)
 
     def snapshot(self) -> JobProgress:
         """What is done now."""
