@@ -71,6 +71,8 @@ def open_source(
         # Addresses are checked here, before an adapter of any package can connect to one.
         for place in _SERVERS.findall(url):
             require_allowed(place, allowed)
+        # A plugin's scheme may name a server, too, so an address is checked behind any.
+        require_allowed(url, allowed, resolve=False)
         family = definition or _fsspec(url)
         _require_permitted(family, url, given, allowed)
         source = _opened(family, url, given, terms)

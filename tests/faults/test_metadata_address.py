@@ -6,12 +6,15 @@ each connection. Nothing may connect to it, and whoever asked gets a typed error
 
 from __future__ import annotations
 
-from contextlib import closing
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 
 from prefect_stagegate.checks.governance import Runbook, runbook
+from prefect_stagegate.doors import Source, core_sources, register
 from prefect_stagegate.errors import SourceError, SpecError, StagegateError, UsageError
 from prefect_stagegate.model import Outcome, Pin, SourceObject
 from prefect_stagegate.sources import open_source
@@ -21,6 +24,7 @@ from prefect_stagegate.testing.sources import listed
 from prefect_stagegate.transport.http import Client, ForbiddenAddress, Request, environment_proxies, fetch
 from tests.support.http_servers import Handler, http_server
 from tests.support.rawserver import raw_server, response
+from tests.support.scripted import ScriptedSource
 from tests.support.traps import KEYS, REFUSED, TRAP, Trap, filled, loopback_blocked, rebound, redirector, trap
 
 __all__ = ["loopback_blocked", "rebound", "redirector", "trap"]
@@ -137,6 +141,36 @@ def test_source_url_names_no_blocked_address(trap: Trap, url: str, host: str) ->
 def test_source_option_names_no_blocked_address(trap: Trap, url: str, options: dict[str, Any], host: str) -> None:
     with pytest.raises(UsageError, match=REFUSED):
         listed(open_source(url, filled(options, f"{host}:{trap.port}"), idle=2))
+
+
+@pytest.mark.parametrize("url", ["shelf://{}/d/", "my_shelf://me:word@{}", "s3://{}/d/", "shelf://{}:80//x://y"])
+@pytest.mark.parametrize("host", [*SPELLINGS[:8], "[::ffff:127.0.0.66]"])
+def test_any_scheme_names_no_blocked_address(trap: Trap, url: str, host: str) -> None:
+    with registered("shelf", "my_shelf"), pytest.raises(UsageError, match=REFUSED):
+        open_source(url.format(host))
+
+
+def test_bucket_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def numeric(*words: Any, **more: Any) -> Any:
+        assert more["flags"] & socket.AI_NUMERICHOST
+        return resolve(*words, **more)
+
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", numeric)
+    with registered("shelf"), closing(open_source("shelf://bucket.example/d/")) as source:
+        assert source.url == "shelf://bucket.example/d/"
+
+
+@contextmanager
+def registered(*schemes: str) -> Iterator[None]:
+    """Schemes of a plugin during the block."""
+    before = dict(core_sources())
+    register(Source("a shelf", {}, schemes, lambda url, *_: ScriptedSource({}, url=url)))
+    try:
+        yield
+    finally:
+        core_sources().clear()
+        core_sources().update(before)
 
 
 REDIRECTED: tuple[tuple[str, dict[str, Any]], ...] = (

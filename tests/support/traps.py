@@ -89,7 +89,11 @@ def rebound(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trap]:
     """A trap at localhost, for which DNS names another address at the first look than when the connection is made."""
     monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (ip_network("127.0.0.1/32"), ip_network("::1/128")))
     resolve = policy.addresses
-    monkeypatch.setattr(policy, "addresses", lambda host: ["203.0.113.9"] if host == "localhost" else resolve(host))
+
+    def rebind(host: str, flags: int = 0) -> list[str]:
+        return ["203.0.113.9"] if host == "localhost" else resolve(host, flags)
+
+    monkeypatch.setattr(policy, "addresses", rebind)
     yield from trap_at("127.0.0.1")
 
 

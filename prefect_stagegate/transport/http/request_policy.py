@@ -61,6 +61,7 @@ _PORTS = {"http": 80, "https": 443}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HOST = re.compile(r"(?!\.|.*\.\.)[A-Za-z0-9._:-]+")  # libcurl would decode `%`
 _PLAIN_URL = re.compile(r"https?://[a-z0-9.:\[\]-]+/[!-\"$-~]*")
+_SCHEME = re.compile(r"^(?:[^/?#]*:)?//")
 _SECRET_PART = re.compile(r"[?#].*", re.DOTALL)
 
 Allowed = Collection[str]
@@ -149,24 +150,25 @@ def require_sendable(headers: Mapping[str, str]) -> None:
             raise UsageError(f"The header {name!r} holds a character that is not ASCII", hint="Encode it.")
 
 
-def require_allowed(host_or_url: str, allowed: Allowed) -> None:
+def require_allowed(host_or_url: str, allowed: Allowed, *, resolve: bool = True) -> None:
     """Refuse a host that is a blocked address, or resolves to one now. A host that doesn't resolve passes.
 
-    `host_or_url` is a URL, `host`, `host:port`, or empty.
+    `host_or_url` is a URL, `host`, `host:port`, or empty. Without `resolve`, names pass: they may be of buckets.
 
     Raises:
         UsageError: Its address is blocked.
     """
     host = _host(host_or_url)
-    if address := blocked_address(host, allowed):
+    if address := blocked_address(host, allowed, resolve=resolve):
         # The error must not show user, password or query, which may be secrets.
         shown = _SECRET_PART.sub("", host_or_url.rpartition("@")[2] if "@" in host_or_url else host_or_url)
         raise UsageError(refusal(host, address), hint=ALLOW_HINT, source=shown)
 
 
-def blocked_address(host: str, allowed: Allowed) -> str:
-    """The host's first blocked address, or empty. Resolves a name by DNS."""
-    return next((address for address in addresses(host) if is_blocked(address, allowed)), "") if host else ""
+def blocked_address(host: str, allowed: Allowed, *, resolve: bool = True) -> str:
+    """The host's first blocked address, or empty. Resolves a name by DNS, unless told not to."""
+    found = addresses(host, 0 if resolve else socket.AI_NUMERICHOST) if host else []
+    return next((address for address in found if is_blocked(address, allowed)), "")
 
 
 def is_blocked(address: str, allowed: Allowed) -> bool:
@@ -181,12 +183,16 @@ def refusal(host: str, address: str) -> str:
     return f"Refused to connect to {place}: link-local and cloud-metadata addresses are blocked"
 
 
-def addresses(host: str) -> list[str]:
-    """The IP addresses of a host; an address stands for itself; none when the name doesn't resolve."""
+def addresses(host: str, flags: int = 0) -> list[str]:
+    """The IP addresses of a host; an address stands for itself; none when the name doesn't resolve.
+
+    `flags` are those of `getaddrinfo`.
+    """
     with suppress(ValueError):
         return [str(ip_address(host))]  # without DNS, so that it works on machines without IPv6
     with suppress(OSError, UnicodeError):
-        return [str(entry[4][0]) for entry in socket.getaddrinfo(host.rstrip("."), None, type=socket.SOCK_STREAM)]
+        entries = socket.getaddrinfo(host.rstrip("."), None, type=socket.SOCK_STREAM, flags=flags)
+        return [str(entry[4][0]) for entry in entries]
     return []
 
 
@@ -223,7 +229,8 @@ def _host(place: str) -> str:
     with suppress(ValueError):
         return str(ip_address(place))
     with suppress(ValueError):
-        return urlsplit(place if "://" in place else f"//{place}").hostname or ""
+        # Without the scheme, since `urlsplit` finds no host behind one with an underscore.
+        return urlsplit("//" + _SCHEME.sub("", place)).hostname or ""
     return ""
 
 
