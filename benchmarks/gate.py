@@ -26,10 +26,11 @@ from prefect_stagegate.gate import CHECKS, known_checks
 from prefect_stagegate.gate.evidence_rules import binding
 from prefect_stagegate.jobs.address import resolve
 from prefect_stagegate.jobs.gating.check import build_context, check
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Evidence, Outcome
 from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.workspace import Workspace
 from tests.support.records import CountedRecords
 
 CHECKED = (1, 100, 1000)

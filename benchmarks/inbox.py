@@ -28,8 +28,8 @@ from benchmarks.section import write_section
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.jobs.environment import capture_environment
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.review.status import status
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.testing.servers import seaweedfs
 from prefect_stagegate.unreadable import UnreadableRecords

@@ -30,8 +30,8 @@ LATENCIES = (0.0, 0.02)
 
 def work(url: str, ca_file: str, out: str, version: str) -> None:
     """Stage what lies at the URL."""
+    from prefect_stagegate.jobs.open_workspace import open_workspace
     from prefect_stagegate.jobs.staging.stage import stage
-    from prefect_stagegate.jobs.workspace import open_workspace
     from prefect_stagegate.sources.web import website as http
 
     http.Client = partial(http.Client, http2=version == "2")  # type: ignore[assignment,attr-defined]

@@ -60,8 +60,8 @@ class Run:
 
 def work_engine(spec: dict[str, Any], cache: str, catalog: str) -> dict[str, Any]:
     """Stage by the engine alone."""
+    from prefect_stagegate.jobs.open_workspace import open_workspace
     from prefect_stagegate.jobs.staging.stage import stage
-    from prefect_stagegate.jobs.workspace import open_workspace
 
     begun = time.monotonic()
     stage(open_workspace(cache, catalog), spec)

@@ -21,7 +21,7 @@ from prefect.states import Completed, Failed, Running
 from prefect.types.entrypoint import EntrypointType
 
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.agent import run_agent
 from prefect_stagegate.plugins.fleet.engines.pool import to_message
@@ -29,6 +29,7 @@ from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.node import flip_ref, hold_version
 from prefect_stagegate.plugins.fleet.nodes import put_node
 from prefect_stagegate.plugins.fleet.own_record import publish_record
+from prefect_stagegate.workspace import Workspace
 
 ROUNDS, CALLS, IDLE_SECONDS = 5, 300, 20
 """How many rounds of an agent and calls of workers are measured, and for how long a server without them."""

@@ -166,8 +166,8 @@ def work_floor(which: str, _out: Path, options: dict[str, str]) -> float:
 
 def work_stagegate(which: str, out: Path, options: dict[str, str]) -> float:
     """The whole of `stagegate stage`, without its printing."""
+    from prefect_stagegate.jobs.open_workspace import open_workspace
     from prefect_stagegate.jobs.staging.stage import stage
-    from prefect_stagegate.jobs.workspace import open_workspace
 
     gc.set_threshold(20_000)  # as the command does
     begun = time.monotonic()

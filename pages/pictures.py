@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 
-from prefect_stagegate.jobs.workspace import open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.testing.launching import answers_http, launched
 from prefect_stagegate.testing.servers import free_port
 

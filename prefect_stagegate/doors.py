@@ -21,8 +21,8 @@ from prefect_stagegate.errors import CatalogError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from prefect_stagegate.cache.leases import Lease
-    from prefect_stagegate.jobs.workspace import Workspace
     from prefect_stagegate.transport.transfer.progress import Meter
+    from prefect_stagegate.workspace import Workspace
 
 T = TypeVar("T")
 GROUP = "prefect_stagegate.plugins"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.review.reports import report_of
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Promotion
 from prefect_stagegate.show import Report, promotion_document
 from prefect_stagegate.tasks._support.decision_states import decision_key
@@ -19,6 +18,7 @@ from prefect_stagegate.tasks._support.running import (
     short_name,
 )
 from prefect_stagegate.tasks._support.version_events import move_event
+from prefect_stagegate.workspace import Workspace
 
 
 @engine_task(lambda parameters: f"promote {short_name(parameters['dataset'])} to {parameters['to']}")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from prefect import Flow
 
 from prefect_stagegate.errors import GateFailed
-from prefect_stagegate.jobs.gating.ready import find_ready, hold_ready
+from prefect_stagegate.jobs.gating.require import find_ready, hold_ready
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.show import Readiness, ready_document
 from prefect_stagegate.tasks._support.assets import trace

@@ -6,7 +6,6 @@ from collections.abc import Collection
 
 from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import (
@@ -29,6 +28,7 @@ from prefect_stagegate.tasks._support.running import (
 )
 from prefect_stagegate.tasks._support.version_events import ending_events
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 
 @engine_task(lambda parameters: f"stage {short_name(parameters['spec_or_ref'])}")

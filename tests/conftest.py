@@ -22,7 +22,7 @@ from tests.support.commands import Commands, commands
 from tests.support.proxy import FaultProxy
 
 if TYPE_CHECKING:
-    from prefect_stagegate.jobs.workspace import Workspace
+    from prefect_stagegate.workspace import Workspace
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "OTEL_", "TRACEPARENT")
 """Settings of the person who runs the tests must not reach them."""
@@ -106,7 +106,7 @@ def places(tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """An empty cache and an empty catalog."""
-    from prefect_stagegate.jobs.workspace import open_workspace
+    from prefect_stagegate.jobs.open_workspace import open_workspace
 
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 

@@ -188,7 +188,7 @@ class Stagegate(Tool):
     """Staging for the first time: nobody knows the digest."""
 
     def workspace(self, node: Path, catalog: Path) -> Any:
-        from prefect_stagegate.jobs.workspace import open_workspace
+        from prefect_stagegate.jobs.open_workspace import open_workspace
 
         return open_workspace(node, catalog, resolve_credentials=lambda _: self.keys())
 

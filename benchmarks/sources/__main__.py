@@ -67,8 +67,8 @@ class Took(NamedTuple):
 
 
 def stage(url: str, options: Options, out: Path) -> None:
+    from prefect_stagegate.jobs.open_workspace import open_workspace
     from prefect_stagegate.jobs.staging.stage import stage as staged
-    from prefect_stagegate.jobs.workspace import open_workspace
 
     # A spec holds no passwords, so all options come as a block's would.
     workspace = open_workspace(out / "cache", out / "catalog", resolve_credentials=lambda _: options)

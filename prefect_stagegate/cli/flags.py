@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from prefect_stagegate.cache import Cache
     from prefect_stagegate.gate.records.answers import PersonKey
-    from prefect_stagegate.jobs.workspace import Workspace
+    from prefect_stagegate.workspace import Workspace
 
 COMMON = Group("Common options", sort_key=10)
 """Options of nearly all commands; those of the command itself stand above them."""
@@ -71,7 +71,7 @@ class Places:
     def workspace(self, *, create: bool = False) -> Workspace:
         """Open the cache and the catalog that the flags or the settings name; with `create`, make an absent catalog."""
         # Imported here, since short commands load this module and open no workspace.
-        from prefect_stagegate.jobs.workspace import open_workspace
+        from prefect_stagegate.jobs.open_workspace import open_workspace
         from prefect_stagegate.model import Identity
 
         if self.identity is not None and not self.identity.strip():

@@ -40,10 +40,10 @@ from prefect_stagegate.units import count_text, digest_text, parse_until
 
 if TYPE_CHECKING:
     from prefect_stagegate.jobs.review.trials import Replayed
-    from prefect_stagegate.jobs.workspace import Workspace
     from prefect_stagegate.show import Report
     from prefect_stagegate.tasks._support.version_events import VersionEvent
     from prefect_stagegate.tasks._support.waking import Woken
+    from prefect_stagegate.workspace import Workspace
 
 _EXIT_CODES = {
     DecisionOutcome.ACCEPTED: ExitCode.PASS,

@@ -24,11 +24,11 @@ from prefect_stagegate.jobs.review import attestations
 from prefect_stagegate.jobs.review.attestations import AttestationVerdict
 from prefect_stagegate.jobs.review.audit import Chain, verify_history
 from prefect_stagegate.jobs.review.decisions import RecordedDecision, find_decision, list_decisions, list_refusals
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Approval, EvidenceRevocation, PolicyChange
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.units import count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 
 def history(

@@ -23,12 +23,11 @@ from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.cli.printing import OUTPUT, escaped, print_json, print_table, say, say_line, write_output
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.gate.gate import PlannedCheck
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, ExpectationResult
 from prefect_stagegate.show import Report, Row, by_table, cells, document_of, render, to_rich
 from prefect_stagegate.units import age_text, bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 if TYPE_CHECKING:
     from prefect_stagegate.cli.flags import ReportFiles

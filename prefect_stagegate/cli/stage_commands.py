@@ -27,11 +27,11 @@ from prefect_stagegate.errors import ExitCode, TransferFailed
 from prefect_stagegate.jobs import address
 from prefect_stagegate.jobs.staging import stage as staging
 from prefect_stagegate.jobs.upkeep.doctor import PATIENCE, Examination, examine, failing
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Action, Address, FailedObject, PlannedObject, Version
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.spec import Spec, doubtful_columns
 from prefect_stagegate.units import bytes_text, count_text
+from prefect_stagegate.workspace import Workspace
 
 if TYPE_CHECKING:
     from prefect_stagegate.spec import Spec

@@ -20,10 +20,10 @@ from prefect_stagegate.errors import CatalogError, ExitCode, SourceError, UsageE
 from prefect_stagegate.jobs.review import status as job
 from prefect_stagegate.jobs.review.inbox import InboxLine
 from prefect_stagegate.jobs.review.status import DatasetStatus
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import PolicyChange, check_name
 from prefect_stagegate.units import age_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 WATCH_SECONDS = 10
 LONGEST_WATCH = 86_400

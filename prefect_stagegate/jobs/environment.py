@@ -16,9 +16,9 @@ from prefect_stagegate.environment.cuda import capture_gpus
 from prefect_stagegate.environment.nvml import Gpus, read_gpus
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.gate.accepted import environment_of
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.settings import Settings
+from prefect_stagegate.workspace import Workspace
 
 FORMAT = 1
 """The version of the file format that this release writes and reads."""

@@ -12,10 +12,10 @@ from prefect_stagegate.catalog.refs import REFS, ref_heads
 from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.gating.policy import adoptions
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address, EvidenceRevocation, FailedObject, Pins, PolicyChange, Waiver
 from prefect_stagegate.model.manifest import Difference, Manifest, Seal, diff
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 READERS = 8
 """Versions whose records are read at a time: an object store takes 20 ms for each record."""

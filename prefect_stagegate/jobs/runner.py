@@ -32,12 +32,12 @@ from prefect_stagegate.doors import Job, Observer, load, plugins
 from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.jobs.staging.sources import Sources, open_sources
 from prefect_stagegate.jobs.upkeep.eviction import claim_space, space_for
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.sources.replica import ReplicaSet
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.transport.transfer import Limits, Transfer, transfer
+from prefect_stagegate.workspace import Workspace
 
 STOPS = (GeneratorExit, KeyboardInterrupt, SystemExit, Cancelled)
 """What a job raises that its caller ended."""

@@ -33,13 +33,13 @@ from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.jobs.gating import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.review.reports import report_of
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, ApprovalRequest, Decision, DecisionOutcome, Identity, person_key
 from prefect_stagegate.show import proposal_document, render
 from prefect_stagegate.tasks._support.decision_states import NOT_APPROVED, show_decision, waiting
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.waking import wake
+from prefect_stagegate.workspace import Workspace
 
 if TYPE_CHECKING:
     from prefect.client.schemas import FlowRun

@@ -10,7 +10,6 @@ from prefect.states import Completed, Failed
 
 from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.jobs.review.reports import keep_report, page_of
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome, Outcome
 from prefect_stagegate.show import Report, document_of, to_artifact
 from prefect_stagegate.show.legible import legible_text, one_line
@@ -19,6 +18,7 @@ from prefect_stagegate.show.rows import name_repeats
 from prefect_stagegate.tasks._support.notify import attach, unfailing
 from prefect_stagegate.tasks._support.refusals import GATE_REFUSED, GATE_UNDECIDED, ended_by_gate
 from prefect_stagegate.tasks._support.running import answered
+from prefect_stagegate.workspace import Workspace
 
 FINDINGS = 5
 """The most findings of one check that an error's message names; the report has all of them."""

@@ -23,7 +23,6 @@ from prefect.runtime import flow_run, task_run
 from prefect.settings import PREFECT_API_URL
 
 from prefect_stagegate.errors import TransferFailed
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, FailedObject, Version
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.redaction.chains import RedactingFilter
@@ -31,6 +30,7 @@ from prefect_stagegate.spec import Spec
 from prefect_stagegate.tasks._support.assets import trace
 from prefect_stagegate.tasks._support.version_events import VERSION_STAGED, VersionEvent, version_event
 from prefect_stagegate.units import bytes_text, count_text
+from prefect_stagegate.workspace import Workspace
 
 if TYPE_CHECKING:
     from prefect_stagegate.show.document import Document

@@ -28,10 +28,11 @@ from prefect.tasks import exponential_backoff
 
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, options_of, storage_options
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.tasks._support.cancelling import WATCH, requested
 from prefect_stagegate.tasks._support.slots import admit
+from prefect_stagegate.workspace import Workspace
 
 RETRY_SECONDS = 10
 """Seconds, approximately, before a task's second try. The transfer has retried each object for a while before."""

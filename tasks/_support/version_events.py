@@ -13,8 +13,8 @@ from prefect_stagegate.tasks._support.assets import version_key
 
 if TYPE_CHECKING:  # staging needs none of them
     from prefect_stagegate.jobs.review.inbox import InboxLine
-    from prefect_stagegate.jobs.workspace import Workspace
     from prefect_stagegate.show import Report, Turn
+    from prefect_stagegate.workspace import Workspace
 
 VERSION_STAGED = "stagegate.version.staged"
 """A version that `latest` had never named was staged. Payload: version, dataset, digest, files, bytes,

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.cache.gc import collect
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 
 READ_AGAIN = 5
 """How often a reader looks at all of its pages while others collect."""

@@ -18,12 +18,12 @@ from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.errors import AdapterFailed, SourceUnavailable, StagegateError, TransferFailed
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.doctor import examine
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, CredentialLife, SourceObject
 from prefect_stagegate.sources import Source, Wanted, everything, open_source
 from prefect_stagegate.sources.local.local_source import FileSource
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.transport.http import Request, Response
+from prefect_stagegate.workspace import Workspace
 
 RAISED: tuple[Exception, ...] = (
     ValueError("month must be in 1..12"),

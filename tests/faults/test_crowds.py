@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.catalog.refs import ref_heads
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.proxy import FaultProxy
 

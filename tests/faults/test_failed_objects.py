@@ -15,11 +15,11 @@ from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.flows import stage as stage_flow
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, FailedObject, Outcome
 from prefect_stagegate.show import failed_document, render
 from prefect_stagegate.show.artifacts import LISTED
 from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.workspace import Workspace
 from tests.support.faults import Status
 from tests.support.proxy import FaultProxy
 from tests.support.told import artifact

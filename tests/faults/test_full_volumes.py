@@ -16,10 +16,11 @@ from crash.lab import Lab
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import NoSpace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Version
+from prefect_stagegate.workspace import Workspace
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 

@@ -23,12 +23,13 @@ from rich.console import Console
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import StagegateError, UsageError
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Version
 from prefect_stagegate.model.manifest import path_problem, row
 from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.workspace import Workspace
 from tests.support.hostile_names import BATCHES, NAMES, acting, report_about
 from tests.support.http_servers import Handler, http_server
 from tests.support.renderings import to_markdown, to_rich, to_text

@@ -21,8 +21,8 @@ import pytest
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.cli.interrupts import GRACE
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from tests.support.waiting import eventually
 
 LIMIT = 10.0

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.missing_objects import MAX_PROBES
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import LATEST
 from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.workspace import Workspace
 from tests.support.listings import Lie, Pages
 from tests.support.proxy import FaultProxy
 

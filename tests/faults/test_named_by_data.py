@@ -13,10 +13,11 @@ import pytest
 
 from prefect_stagegate.errors import SpecError, StagegateError, UsageError
 from prefect_stagegate.jobs.gating.validate import validate
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
+from prefect_stagegate.workspace import Workspace
 from tests.support.hostile_specs import both_jobs, inside, unchecked, written
 
 

@@ -20,10 +20,11 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.errors import CacheError
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
+from prefect_stagegate.workspace import Workspace
 
 OWNER, NEIGHBOUR, GROUP = 40_001, 40_002, 40_100
 FILES = {"a.bin": b"the first", "b/c.bin": b"the second", "empty": b""}
@@ -130,7 +131,7 @@ from pathlib import Path
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 
 root = Path(sys.argv[1])
 where = open_workspace(root / "cache", root / "catalog")

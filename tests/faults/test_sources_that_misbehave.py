@@ -25,8 +25,8 @@ from prefect_stagegate.errors import (
     TransferFailed,
     UsageError,
 )
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.wrappers.boundary import bounded

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.manifest import seal
 from prefect_stagegate.testing.servers import SeaweedFS

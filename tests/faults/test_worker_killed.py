@@ -16,8 +16,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from soak.inspection import is_alive
 
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import eventually

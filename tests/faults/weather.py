@@ -24,11 +24,12 @@ from typing import Any
 from blake3 import blake3
 
 from prefect_stagegate.errors import StagegateError, TransferFailed
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import LATEST, Version
 from prefect_stagegate.testing.servers import OWNER, RENEWED, SeaweedFS
 from prefect_stagegate.transport.transfer import Limits
+from prefect_stagegate.workspace import Workspace
 from tests.support.faults import Drip, Fault, Flip, Reset, Stall, Status, Truncate
 from tests.support.listings import Lie, Pages
 from tests.support.proxy import FaultProxy, Fetch

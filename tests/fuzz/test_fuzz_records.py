@@ -13,7 +13,7 @@ from fuzzing.places import Truth, build, damage, node
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Address
 

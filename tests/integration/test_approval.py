@@ -24,8 +24,8 @@ from prefect_stagegate.flows import pilot_to_production
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import (
     Address,
     Approval,
@@ -38,6 +38,7 @@ from prefect_stagegate.model import (
 )
 from prefect_stagegate.tasks._support.waking import Woken, wake
 from prefect_stagegate.testing.servers import free_port
+from prefect_stagegate.workspace import Workspace
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)  # a server, a worker and five runs start with the first test

@@ -16,12 +16,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from prefect_stagegate.jobs.gating.validate import validate
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model.measures import NO_VALUES, FileValues
 from prefect_stagegate.validations.engines import by_file
 from prefect_stagegate.validations.worker.judge import judge_tables
 from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
+from prefect_stagegate.workspace import Workspace
 
 
 def expect(kind: str, **kwargs: Any) -> dict[str, Any]:

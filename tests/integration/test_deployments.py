@@ -24,9 +24,10 @@ import pytest
 import yaml
 
 from prefect_stagegate.catalog.gate_records import read_answers, read_requests
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.model import Approval
 from prefect_stagegate.testing.servers import free_port
+from prefect_stagegate.workspace import Workspace
 from tests.support.http_servers import Handler, http_server
 from tests.support.waiting import eventually
 

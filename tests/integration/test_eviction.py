@@ -15,10 +15,11 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.errors import Cancelled, NoSpace
 from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Outcome, Receipt, Version
 from prefect_stagegate.transport.transfer.progress import Progress
+from prefect_stagegate.workspace import Workspace
 from tests.support.changed_settings import change_settings
 from tests.support.scenario import Scenario
 

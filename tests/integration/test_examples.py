@@ -22,8 +22,8 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from prefect_stagegate import doors
 from prefect_stagegate.jobs.address import read_spec
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

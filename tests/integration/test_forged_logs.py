@@ -17,7 +17,7 @@ from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, Unk
 from prefect_stagegate.jobs.gating.check import check, resolve_for_gate
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
-from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.jobs.review.audit import verify_history

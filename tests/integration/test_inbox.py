@@ -27,11 +27,11 @@ from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
 from prefect_stagegate.jobs.review.inbox import InboxLine, TargetStanding
 from prefect_stagegate.jobs.review.status import DatasetStatus, inbox, status
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 from tests.support.large_catalog import write_large_catalog
 from tests.support.records import CountedRecords
 from tests.support.scenario import ADA, INES, Scenario

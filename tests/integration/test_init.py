@@ -15,8 +15,8 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.first_spec import FirstSpec, write_first_spec
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.lint import lint, lint_warnings
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.testing.servers import SeaweedFS

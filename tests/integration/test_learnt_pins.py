@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.doors import Source, core_sources, options, register
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import preview, stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.workspace import Workspace
 from tests.support.scripted import ScriptedSource
 
 LATIN, GREEK = {"script": "latin"}, {"script": "greek"}

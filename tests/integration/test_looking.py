@@ -12,10 +12,10 @@ import pytest
 from prefect_stagegate.catalog.records import DirectoryRecords, open_records
 from prefect_stagegate.catalog.tables import BATCH
 from prefect_stagegate.jobs.inspect import list_versions
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Entry, Origin, Pin, Pins
 from prefect_stagegate.model.manifest import Seal, seal
 from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.workspace import Workspace
 
 COUNT = BATCH + 100
 """So many entries that their rows are stored in two parts."""

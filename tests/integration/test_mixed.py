@@ -13,11 +13,12 @@ import fsspec
 import pytest
 
 from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.workspace import Workspace
 from tests.support.http_servers import file_server
 
 Put = Callable[[bytes], Any]

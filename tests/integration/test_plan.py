@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.jobs.gating.check import check_version, resolve_for_gate
-from prefect_stagegate.jobs.workspace import open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 
 Run = Callable[..., CompletedProcess[str]]
 

@@ -19,11 +19,11 @@ from prefect_stagegate.jobs.gating.approve import approve, wait
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt, adoptions, answer_request
 from prefect_stagegate.jobs.gating.promote import promote
-from prefect_stagegate.jobs.gating.ready import find_ready, hold_ready
+from prefect_stagegate.jobs.gating.require import find_ready, hold_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.gating.validate import validate
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, DecisionOutcome, Direction, Identity
 from prefect_stagegate.units import digest_text
 from tests.support.gates import preview_check, put_approval

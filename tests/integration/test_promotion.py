@@ -34,8 +34,8 @@ from prefect_stagegate.jobs.inspect import history
 from prefect_stagegate.jobs.review.attestations import verify_attestation
 from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
+from prefect_stagegate.workspace import Workspace
 from tests.support.gates import preview_check, put_approval
 from tests.support.renderings import to_text
 from tests.support.scenario import ADA, INES, Scenario

@@ -15,7 +15,7 @@ from prefect_stagegate.catalog.gate_records import put_evidence, read_evidence
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, UnprovedEntry
 from prefect_stagegate.gate.records.signing import read_public_key
-from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.model import Address, Evidence, Outcome
 from tests.support.forging import AttackedScenario, make_key, signing_scenario

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SourceError, UsageError
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.local.local_source import FileSource
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.sources import listed, read
+from prefect_stagegate.workspace import Workspace
 from tests.support.tape import Tape, tape
 
 NAMES = [f"{number}.bin" for number in range(8)]

@@ -36,7 +36,7 @@ from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
-from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.review.attestations import AttestationVerdict, verify_attestation
 from prefect_stagegate.jobs.review.audit import verify_history

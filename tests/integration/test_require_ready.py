@@ -28,7 +28,7 @@ from prefect_stagegate.filesystem import StagegateFileSystem
 from prefect_stagegate.jobs.gating import check as checking
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
-from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.gating.revoke import revoke
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.upkeep.maintain import collect_garbage

@@ -16,10 +16,11 @@ from prefect_stagegate.gate.gate import State
 from prefect_stagegate.jobs.gating import check as asking
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
-from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.gating.revoke import revoke
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.workspace import Workspace
 from tests.support.gates import preview_check
 from tests.support.scenario import ADA, INES, Scenario
 

@@ -22,7 +22,7 @@ import prefect_stagegate.tasks as ours
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
 from prefect_stagegate.errors import UnknownDataset
 from prefect_stagegate.jobs.address import read_spec
-from prefect_stagegate.jobs.workspace import open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.model import Decision, Promotion, Validation, Version
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.proxy import FaultProxy

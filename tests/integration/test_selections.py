@@ -14,10 +14,10 @@ import pytest
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Entry, Version
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.workspace import Workspace
 from tests.support.http_servers import FileHandler, http_server
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

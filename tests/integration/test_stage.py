@@ -18,12 +18,13 @@ import yaml
 from prefect_stagegate.catalog.version_records import put_spec
 from prefect_stagegate.errors import StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.inspect import compare, show
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import preview, stage
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.workspace import Workspace
 
 FILES = {"a.csv": b"a,b\n1,2\n", "deep/er/b.csv": b"x" * 70_000, "empty": b"", "copy of a.csv": b"a,b\n1,2\n"}
 

@@ -31,6 +31,7 @@ from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.review.inbox import (
     AcceptedVersion,
     ActionKind,
@@ -39,7 +40,6 @@ from prefect_stagegate.jobs.review.inbox import (
     TargetStanding,
 )
 from prefect_stagegate.jobs.staging.stage import stage as make_version
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.tasks import check_readiness, require_ready, stage_dataset, validate_dataset
 from prefect_stagegate.tasks._support import notify as telling

@@ -353,7 +353,7 @@ def test_gate_sees_the_environment_of_each_work_pool(environments: TwoEnvironmen
 def newest(environments: TwoEnvironments, gate: str) -> str:
     """The newest decision of a gate, with what failed."""
     code = (
-        "import sys; from prefect_stagegate.jobs.workspace import open_workspace;"
+        "import sys; from prefect_stagegate.jobs.open_workspace import open_workspace;"
         "from prefect_stagegate.jobs.address import resolve;"
         "from prefect_stagegate.gate.records.attest import decision_of;"
         "from prefect_stagegate.catalog.gate_records import newest_attestation;"

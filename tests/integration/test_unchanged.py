@@ -19,11 +19,11 @@ from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.jobs.staging.sources import open_sources
 from prefect_stagegate.jobs.staging.stage import list_sources, stage
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Pin, Receipt, SourceObject, Version
 from prefect_stagegate.sources.adapter import Wanted
 from prefect_stagegate.sources.local.local_source import FileSource
 from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.workspace import Workspace
 
 NAMES = ("a.bin", "b/c.bin", "b/d.bin")
 

@@ -15,10 +15,10 @@ from prefect_stagegate.catalog.gate_records import put_request, read_answers
 from prefect_stagegate.errors import CorruptRecord, ExitCode
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
-from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.workspace import Workspace
 from tests.support.gates import put_approval
 from tests.support.scenario import ADA, Scenario, exit_code
 

@@ -22,11 +22,12 @@ from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import room, used_bytes
 from prefect_stagegate.errors import Cancelled, StagegateError, UsageError
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.fetch import repair_files
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Version
+from prefect_stagegate.workspace import Workspace
 
 SHARED = b"shared by all" * 1000
 FILES = {"shared.bin": SHARED, "twin.bin": SHARED, "empty": b""}

@@ -19,15 +19,16 @@ from prefect_stagegate.jobs.gating import waive as waiving
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
-from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
 from prefect_stagegate.jobs.inspect import waivers
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
 from prefect_stagegate.show import build_report
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.units import parse_since, parse_until
+from prefect_stagegate.workspace import Workspace
 from tests.support.gates import preview_check
 from tests.support.renderings import to_text
 from tests.support.scenario import ADA, INES, Scenario

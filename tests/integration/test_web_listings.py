@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SourceError, UsageError
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.sources import listed
 from tests.support.rawserver import raw_server, response

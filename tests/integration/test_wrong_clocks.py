@@ -13,9 +13,10 @@ from prefect_stagegate.errors import GateFailed
 from prefect_stagegate.jobs.gating import check as questions
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
+from prefect_stagegate.workspace import Workspace
 from tests.support.gates import preview_check
 
 THINGS = Address("things")

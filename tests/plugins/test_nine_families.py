@@ -20,10 +20,10 @@ from prefect_stagegate.gate import known_checks
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.staging.stage import preview, stage
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.workspace import Workspace
 from tests.plugins.clouds import Cloud
 from tests.plugins.hub.small_hub import small_hub
 from tests.plugins.sftp.ssh import rclone_sftp

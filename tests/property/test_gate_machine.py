@@ -31,13 +31,14 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request
 from prefect_stagegate.jobs.gating.promote import promote
-from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.gating.waive import waive
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, ApprovalRequest, Identity
 from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.workspace import Workspace
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "8"))
 STEPS = int(os.environ.get("STATE_STEPS", "25"))

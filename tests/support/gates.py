@@ -7,8 +7,8 @@ from prefect_stagegate.catalog.gate_records import put_answer
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.gate.gate import PlannedCheck
 from prefect_stagegate.jobs.gating.check import preview_version, resolve_for_gate
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity
+from prefect_stagegate.workspace import Workspace
 
 
 def put_approval(catalog: Catalog, request: ApprovalRequest, who: Identity, *, approved: bool, reason: str) -> Approval:

@@ -14,9 +14,10 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Version
+from prefect_stagegate.workspace import Workspace
 
 ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
 """Who stages, checks and promotes; and who approves."""

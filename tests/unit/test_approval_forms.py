@@ -19,13 +19,14 @@ from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity, Wait
 from prefect_stagegate.tasks._support import approval_forms
 from prefect_stagegate.tasks._support.approval_forms import MOST_FORMS, _record_answers
 from prefect_stagegate.tasks._support.waking import Woken
 from prefect_stagegate.units import digest_text
+from prefect_stagegate.workspace import Workspace
 from tests.support.gates import put_approval
 
 Said = dict[str, str]

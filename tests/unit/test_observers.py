@@ -10,7 +10,8 @@ import pytest
 from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import runner
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
+from prefect_stagegate.workspace import Workspace
 
 seen: list[str] = []
 

@@ -24,11 +24,11 @@ from prefect_stagegate.gate.overrides import outcomes_shown, waived_since
 from prefect_stagegate.gate.records.answers import PersonKey, answer_act, sign_act, signer_of
 from prefect_stagegate.jobs.address import judged_spec, stored_spec
 from prefect_stagegate.jobs.gating.policy import spec_under
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Wait, check_name, person_key
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.units import count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 
 def request_for(workspace: Workspace, dataset: str, digest: str, target: str, policy: str) -> ApprovalRequest | None:

@@ -18,10 +18,10 @@ from prefect_stagegate.gate.records.signing import STATEMENT_PAYLOAD, signers
 from prefect_stagegate.gate.records.ssh_signatures import verification_line
 from prefect_stagegate.jobs.gating.approve import why_dated_back
 from prefect_stagegate.jobs.gating.policy import spec_under
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import ApprovalRequest, Decision, Outcome, Severity
 from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.spec import Gate
+from prefect_stagegate.workspace import Workspace
 
 SCRIPT = """\
 #!/bin/sh

@@ -21,10 +21,9 @@ from prefect_stagegate.jobs.gating.approve import request_approval, request_for
 from prefect_stagegate.jobs.gating.proofs import counted_evidence, key_of_node, put_signed
 from prefect_stagegate.jobs.gating.withdraw import withdraw_failed_version
 from prefect_stagegate.jobs.runner import step
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
 from prefect_stagegate.spec import Gate, Spec
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 Announce = Callable[[Sequence[PlannedCheck]], None]
 """Takes the plan: which checks will run, and why."""

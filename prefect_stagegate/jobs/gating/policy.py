@@ -20,11 +20,11 @@ from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.jobs.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET, agreement, rule_of, why_unchangeable
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Direction, PolicyChange
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
+from prefect_stagegate.workspace import Workspace
 
 if TYPE_CHECKING:
     from prefect_stagegate.gate.records.answers import PersonKey

@@ -29,10 +29,9 @@ from prefect_stagegate.jobs.gating.proofs import counted_evidence
 from prefect_stagegate.jobs.gating.withdraw import withdraw_failed_version
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.upkeep.node_refs import follow
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Outcome, Promotion, Severity, Waiver
 from prefect_stagegate.spec import Gate, Requirement
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 _MAY_DIFFER = {"environment", "node", "rotten", "accepted"}
 """Bindings that may change between decision and promotion. People seldom promote on the node where the checks ran, and

@@ -24,9 +24,8 @@ from prefect_stagegate.model.canonical import canonical
 
 if TYPE_CHECKING:
     from prefect_stagegate.gate.records.signing import SigningKey
-    from prefect_stagegate.jobs.workspace import Workspace
     from prefect_stagegate.model.settings import Settings
-    from prefect_stagegate.workspace import ResolvedVersion
+    from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 EVIDENCE_PAYLOAD = "application/vnd.prefect-stagegate.evidence+json"
 """The payload type of signed evidence in DSSE envelopes."""

@@ -10,8 +10,8 @@ from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.evidence_rules import unrevoked
 from prefect_stagegate.gate.records.answers import PersonKey, signer_of
 from prefect_stagegate.jobs.gating.policy import adopted_spec
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Evidence, EvidenceRevocation
+from prefect_stagegate.workspace import Workspace
 
 
 def revoke(

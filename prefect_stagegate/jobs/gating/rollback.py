@@ -9,8 +9,8 @@ from prefect_stagegate.gate.records.answers import PersonKey, signer_of
 from prefect_stagegate.jobs.gating.policy import adopted_spec
 from prefect_stagegate.jobs.gating.proofs import signing_key
 from prefect_stagegate.jobs.upkeep.node_refs import follow
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Promotion
+from prefect_stagegate.workspace import Workspace
 
 
 def rollback(

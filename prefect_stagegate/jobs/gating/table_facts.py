@@ -14,14 +14,13 @@ from prefect_stagegate.gate.check_context import CheckContext, Fact, FreshFact, 
 from prefect_stagegate.gate.evidence_rules import counting
 from prefect_stagegate.gate.registry import BINDINGS
 from prefect_stagegate.jobs.staging.fetch import present
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Entry, Evidence
 from prefect_stagegate.patterns import matcher
 from prefect_stagegate.spec.models import TableSpec
 from prefect_stagegate.validations import newest_time
 from prefect_stagegate.validations.queries.duck import Queries, column_types, queries
 from prefect_stagegate.validations.queries.relations import TableFiles
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 TABLE = "table "
 """What the name of a table begins with in what `freshness` measured."""

@@ -25,7 +25,6 @@ from prefect_stagegate.jobs.gating.check import build_context
 from prefect_stagegate.jobs.gating.proofs import key_of_node, put_signed
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import present
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address, Severity, Validation
 from prefect_stagegate.model.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model.settings import Settings
@@ -35,7 +34,7 @@ from prefect_stagegate.units import digest_text
 from prefect_stagegate.validations.suite_parameters import SuiteFacts
 from prefect_stagegate.validations.validation import KEEPS
 from prefect_stagegate.validations.worker.process_limits import ValidationLimits
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 log = logging.getLogger(__name__)
 

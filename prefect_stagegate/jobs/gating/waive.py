@@ -16,10 +16,9 @@ from prefect_stagegate.gate.overrides import LONGEST_WAIVER, case_of, why_void
 from prefect_stagegate.gate.records.answers import PersonKey, signer_of
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.gating.check import resolve_for_gate
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Decision, Evidence, Outcome, Revocation, Waiver
 from prefect_stagegate.spec import Gate, Requirement
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 
 def waive(

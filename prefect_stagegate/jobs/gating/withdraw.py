@@ -8,8 +8,8 @@ from typing import Any
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.errors import RefConflict
 from prefect_stagegate.gate.records.attest import decision_of
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Scope, Severity
+from prefect_stagegate.workspace import Workspace
 
 TRIES = 8
 """How often to try when others move the ref at the same time."""

@@ -22,10 +22,10 @@ from prefect_stagegate.jobs.gating.attested_answers import count_attested_answer
 from prefect_stagegate.jobs.gating.policy import spec_under
 from prefect_stagegate.jobs.gating.proofs import signing_key
 from prefect_stagegate.jobs.review.audit import contradictions, people_problems, public_keys
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.units import digest_text, listed
+from prefect_stagegate.workspace import Workspace
 
 LARGEST = 64 << 20
 """The most bytes of a file that are read."""

@@ -15,8 +15,8 @@ from prefect_stagegate.gate.records.signing import read_public_key
 from prefect_stagegate.jobs.gating.attested_answers import signed_by
 from prefect_stagegate.jobs.gating.proofs import SignatureProof
 from prefect_stagegate.jobs.inspect import require_log
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address, Decision, person_key
+from prefect_stagegate.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.catalog.gate_records import decided_versions, read_attestations
 from prefect_stagegate.errors import CorruptRecord, UnknownRef, UsageError
 from prefect_stagegate.gate.records.attest import decision_of, statement_digest
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address, Decision, DecisionOutcome, check_name
 from prefect_stagegate.show import reason_of
+from prefect_stagegate.workspace import Workspace
 
 SHORTEST = 12
 """The fewest digits that abbreviate a decision's id."""

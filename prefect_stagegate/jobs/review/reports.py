@@ -16,7 +16,6 @@ from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.address import judged_spec, policy_of, spec_beside
 from prefect_stagegate.jobs.gating.approve import request_for
 from prefect_stagegate.jobs.gating.policy import changes, changes_since
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.model.manifest import diff
@@ -35,7 +34,7 @@ from prefect_stagegate.show import (
 from prefect_stagegate.show.model import MOST_EVENTS
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

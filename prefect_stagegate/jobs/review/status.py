@@ -36,12 +36,12 @@ from prefect_stagegate.jobs.review.inbox_lines import (
     policy_line,
     unreadable_line,
 )
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.spec.models import VERSION
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 Holders = Callable[[str, str], tuple[str, ...]]
 """The names of the nodes that hold a version complete, by its dataset and digest."""

@@ -13,12 +13,11 @@ from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.gate.records.replay import Flip, flips, replay
 from prefect_stagegate.jobs.address import SpecLike, read_spec, stored_spec
 from prefect_stagegate.jobs.gating.validate import run_contract
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, DecisionOutcome, Outcome, Validation
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text, parse_since
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 MOST_VERSIONS = 20
 """Versions that one trial looks at: each may have to be fetched and read as a whole."""

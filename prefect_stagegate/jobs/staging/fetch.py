@@ -17,10 +17,10 @@ from prefect_stagegate.jobs.address import resolve_for_node
 from prefect_stagegate.jobs.runner import step, transferring
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.jobs.upkeep.node_refs import point
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.transport.transfer import Progress, TransferStats
 from prefect_stagegate.transport.transfer.progress import Meter
+from prefect_stagegate.workspace import Workspace
 
 
 def fetch_version(

@@ -9,11 +9,11 @@ from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.jobs.staging.sources import open_sources
 from prefect_stagegate.jobs.staging.temporary_tables import BATCH, insert, temporary
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Action, Origin, PlannedObject, SourceObject
 from prefect_stagegate.sources import Source
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.spec.load import Recorded
+from prefect_stagegate.workspace import Workspace
 
 
 def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:

@@ -8,11 +8,11 @@ from prefect_stagegate.cache.job_progress import remove_progress, write_progress
 from prefect_stagegate.catalog.kept_records import TRANSFERS, put_kept
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Job, Observer
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Version
 from prefect_stagegate.model.transfers import NAME, PLACES, Traffic, TransferRecord
 from prefect_stagegate.transport.transfer import TransferStats
 from prefect_stagegate.transport.transfer.progress import repeating
+from prefect_stagegate.workspace import Workspace
 
 INTERVAL = 1.0
 """Seconds between two records; a job that ends sooner writes none."""

@@ -34,7 +34,6 @@ from prefect_stagegate.jobs.staging.sources import Sources, open_sources
 from prefect_stagegate.jobs.staging.temporary_tables import Ledger, Paths
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.jobs.upkeep.node_refs import point
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, SourceObject, Version
 from prefect_stagegate.model.manifest import Manifest, Seal, check_objects, seal
 from prefect_stagegate.model.objects import plan_object
@@ -44,6 +43,7 @@ from prefect_stagegate.transport.transfer import Progress, TransferStats
 from prefect_stagegate.transport.transfer.progress import Meter
 from prefect_stagegate.transport.transfer.retry import Retrier, Stop
 from prefect_stagegate.units import count_text
+from prefect_stagegate.workspace import Workspace
 
 BATCH = 512
 """Objects whose pins are looked up in one query."""

@@ -24,11 +24,11 @@ from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.jobs.staging.sources import Sources
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Pin, Receipt, SourceObject
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.workspace import Workspace
 
 MEANING = 2
 """Raise it when staging refuses more listings than before: earlier notes then count no more."""

@@ -15,11 +15,11 @@ from prefect_stagegate.cache.space import Available, Space, SpaceRules, room
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import CacheError, NoSpace
 from prefect_stagegate.jobs.staging.origins import can_be_fetched
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Action, Entry, PlannedObject
 from prefect_stagegate.transport.transfer.job import FetchJob, SourceGroup
 from prefect_stagegate.transport.transfer_limits import Limits
 from prefect_stagegate.units import bytes_text
+from prefect_stagegate.workspace import Workspace
 
 PATIENCE = 0.5
 """Seconds that a transfer waits for the end of its plan, so that too little space shows before the first byte."""

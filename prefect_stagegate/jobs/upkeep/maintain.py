@@ -10,8 +10,8 @@ from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.errors import StagegateError, UnknownRef
 from prefect_stagegate.jobs.read import hold_dataset, locate
 from prefect_stagegate.jobs.runner import step
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
+from prefect_stagegate.workspace import Workspace
 
 log = logging.getLogger(__name__)
 

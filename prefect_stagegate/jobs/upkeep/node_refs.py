@@ -7,8 +7,8 @@ import logging
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, CatalogError
 from prefect_stagegate.jobs.runner import step
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Promotion, Version
+from prefect_stagegate.workspace import Workspace
 
 log = logging.getLogger(__name__)
 

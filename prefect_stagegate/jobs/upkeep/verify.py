@@ -46,11 +46,11 @@ from prefect_stagegate.jobs.read import OpenDataset, keep_dataset
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import repair_files
 from prefect_stagegate.jobs.staging.temporary_tables import BATCH, insert, temporary
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Entry, Finding, Verdict
 from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import Unreadable, UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 log = logging.getLogger(__name__)
 

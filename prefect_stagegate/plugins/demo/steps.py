@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.review.reports import report_of
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Outcome, Version
 from prefect_stagegate.plugins.demo.consumer import PRODUCTION, FlightFigures, read_production
 from prefect_stagegate.plugins.demo.data import (

@@ -20,13 +20,13 @@ from typing import Any
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.read import keep_dataset
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Entry
 from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.spec import Spec, TableSpec
 from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec
 from prefect_stagegate.spec.urls import is_url
 from prefect_stagegate.units import count_text
+from prefect_stagegate.workspace import Workspace
 
 CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
 MOST_FILES = 1000

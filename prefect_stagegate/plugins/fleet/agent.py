@@ -11,12 +11,12 @@ from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.jobs.address import resolve_for_node
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.node_refs import copied_digest
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.plugins.fleet.nodes import NodeRecord, record_timeout
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.units import bytes_text
+from prefect_stagegate.workspace import Workspace
 
 HEARTBEATS = 3
 """Records that the agent writes in the time after which one counts as unknown."""

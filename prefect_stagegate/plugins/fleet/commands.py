@@ -17,7 +17,6 @@ from prefect_stagegate.cli.printing import print_json, say, say_line
 from prefect_stagegate.cli.progress_display import shown_waiting
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import ExitCode
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.fleet.agent import Published, Report, held_targets, run_agent
@@ -25,6 +24,7 @@ from prefect_stagegate.plugins.fleet.kubernetes import publish_node
 from prefect_stagegate.plugins.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.plugins.fleet.node_readiness import require_on_node, wait_until_ready
 from prefect_stagegate.units import format_duration, parse_duration
+from prefect_stagegate.workspace import Workspace
 
 
 def ready(

@@ -10,11 +10,11 @@ from typing import Any
 
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import CorruptRecord, SourceError, UnknownDataset, UnknownRef, UnprovedEntry
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.plugins.fleet.node_readiness import NodeReadiness, node_readiness
 from prefect_stagegate.units import count_text
+from prefect_stagegate.workspace import Workspace
 
 PREFIX = "stagegate.io/"
 """Begins every label and condition of this package."""

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import NotReady, UsageError, did_you_mean
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.settings import NODE_NAME
 from prefect_stagegate.plugins.fleet.barrier import NAMED, NodeOutcome, NodeReport
 from prefect_stagegate.plugins.fleet.node_readiness import withdrawal_of
 from prefect_stagegate.plugins.fleet.nodes import NodeRecord, record_timeout
 from prefect_stagegate.units import bytes_text, digest_text
+from prefect_stagegate.workspace import Workspace
 
 KEYS = ("site", "gpu")
 """What a selector may ask of a node's record."""

@@ -14,7 +14,6 @@ from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Entry
 from prefect_stagegate.model.manifest import Seal, seal
 from prefect_stagegate.plugins.fleet.barrier import NodeOutcome, NodeReport
@@ -22,6 +21,7 @@ from prefect_stagegate.plugins.fleet.members import require_committed
 from prefect_stagegate.plugins.fleet.node_readiness import require_on_node
 from prefect_stagegate.plugins.fleet.peers.peer_search import announced
 from prefect_stagegate.transport.transfer import Progress
+from prefect_stagegate.workspace import Workspace
 
 
 class Proof(StrEnum):

@@ -10,10 +10,10 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.errors import UnknownRef
 from prefect_stagegate.jobs.running_jobs import RunningJob, running_jobs
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model.settings import NODE_NAME
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, read_node, read_nodes, record_timeout
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 FRESH = 5.0
 """Seconds for which the nodes' records are believed."""

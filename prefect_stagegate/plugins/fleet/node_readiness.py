@@ -12,9 +12,9 @@ from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable
 from prefect_stagegate.jobs.address import resolve_for_node
 from prefect_stagegate.jobs.upkeep.verify import require_undamaged
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address, Verdict
 from prefect_stagegate.units import digest_text
+from prefect_stagegate.workspace import Workspace
 
 POLL_SECONDS = 5.0
 """Seconds between two looks, more or less a fifth, so that a thousand jobs don't ask the catalog at once."""

@@ -15,11 +15,11 @@ from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Job, Observer
 from prefect_stagegate.errors import CatalogError, StagegateError, UnknownDataset, UnknownRef
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Version
 from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node, read_node, record_timeout
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 DRIVER = Path("/proc/driver/nvidia")
 """Is there while NVIDIA's driver is loaded."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import NotReady
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.barrier import NAMED
 from prefect_stagegate.plugins.fleet.nodes import NodePlacement, Placement, placement, read_nodes, record_timeout
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

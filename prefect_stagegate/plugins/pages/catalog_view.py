@@ -16,11 +16,11 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.review.decisions import RecordedDecision, decision_line
 from prefect_stagegate.jobs.review.inbox import InboxLine
 from prefect_stagegate.jobs.review.status import DatasetStatus, Holders, find_holders, inbox, status
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
 from prefect_stagegate.plugins.pages.copies import CopiedRecords
 from prefect_stagegate.plugins.pages.kept import Bounded, Refreshed
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 T = TypeVar("T")
 DERIVED = 200_000

@@ -9,7 +9,6 @@ from threading import Event
 
 from prefect_stagegate.catalog.kept_records import put_kept, read_kept
 from prefect_stagegate.errors import CatalogError, ValidationError
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.profile.parts import profile_table
 from prefect_stagegate.plugins.profile.profiles import (
@@ -26,7 +25,7 @@ from prefect_stagegate.spec import Spec
 from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.validations.queries.duck import queries
 from prefect_stagegate.validations.queries.relations import TableFiles
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 log = logging.getLogger(__name__)
 

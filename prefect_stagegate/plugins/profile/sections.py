@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 from prefect_stagegate.errors import CatalogError
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.plugins.profile.profiles import ColumnProfile, TableProfile
 from prefect_stagegate.plugins.profile.profiling import kept_profiles
 from prefect_stagegate.show.document import Bar, Cell, Figure, Section, Table, VersionBeside
 from prefect_stagegate.units import count_text
+from prefect_stagegate.workspace import Workspace
 
 MOST_COLUMNS = 50
 """Columns of a table that are shown; the others are counted."""

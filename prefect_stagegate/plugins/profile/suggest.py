@@ -11,7 +11,6 @@ from typing import Any
 from prefect_stagegate.errors import UsageError, ValidationError, nearest_hint
 from prefect_stagegate.jobs.address import resolve
 from prefect_stagegate.jobs.staging.fetch import present
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.profile.duplicates import is_key
 from prefect_stagegate.plugins.profile.parts import profile_table
@@ -27,7 +26,7 @@ from prefect_stagegate.validations.queries.duck import Queries, queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 from prefect_stagegate.validations.table_files import ContractTable, examine
 from prefect_stagegate.validations.table_schema import common_types
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 MOST_KEYS = 20
 """Columns of a table that are tried as keys: each takes a query."""

@@ -16,7 +16,6 @@ from prefect_stagegate.cache.checksums import checksums
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.jobs.upkeep.verify import VerifyProgress
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.plugins.signatures.signature_bundle import (
@@ -29,6 +28,7 @@ from prefect_stagegate.plugins.signatures.signature_bundle import (
 )
 from prefect_stagegate.plugins.signatures.signed_files import DIGITS, LEFT_OUT, is_left_out, write_statement
 from prefect_stagegate.units import bytes_text, count_text
+from prefect_stagegate.workspace import Workspace
 
 MOST_FILES = 400_000
 """The signature of more would be larger than any that is read."""

@@ -12,15 +12,16 @@ from typing import Any
 from prefect_stagegate.gate import known_checks
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
-from prefect_stagegate.jobs.gating.ready import find_ready, hold_ready
+from prefect_stagegate.jobs.gating.require import find_ready, hold_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.maintain import collect_garbage, pin, unpin
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.workspace import Workspace
 
 DATASET = "things"
 THINGS, PILOT = Address(DATASET), Address(DATASET, "pilot")

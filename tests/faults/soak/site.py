@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.gate import known_checks
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.model import Identity
 from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.workspace import Workspace
 from soak.truth import VERDICT
 
 DATASETS = {"north": [0, 1, 2], "east": [2, 3, 4], "south": [4, 5, 0], "west": [1, 3, 5]}

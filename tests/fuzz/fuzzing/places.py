@@ -15,11 +15,12 @@ from fuzzing.mutations import mutate
 from prefect_stagegate.gate import known_checks
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.maintain import pin
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Entry, Identity
 from prefect_stagegate.spec import load_spec
+from prefect_stagegate.workspace import Workspace
 
 ADA = Identity("ada", "declared")
 PLACES = ("cache", "catalog")

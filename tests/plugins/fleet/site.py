@@ -16,12 +16,13 @@ from typing import Any
 import uvicorn
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.plugins.fleet.peers.blob_server import CONNECTIONS, blob_app
 from prefect_stagegate.serve.listening import listen, server_config
+from prefect_stagegate.workspace import Workspace
 from tests.support.changed_settings import change_settings
 from tests.support.rawserver import RawServer, response
 

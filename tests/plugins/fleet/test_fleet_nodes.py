@@ -11,9 +11,9 @@ from prefect_stagegate.catalog import RefAction
 from prefect_stagegate.errors import CacheError, NotReady, StagegateError
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.node import Proof, flip_ref, hold_version
+from prefect_stagegate.workspace import Workspace
 from tests.support.scenario import Scenario
 
 

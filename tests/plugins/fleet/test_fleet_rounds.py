@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import Cancelled, NotReady, SourceUnavailable, StagegateError, UsageError
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.plugins.fleet.engines import engine as loop
@@ -23,6 +22,7 @@ from prefect_stagegate.plugins.fleet.node import flip_ref, hold_version
 from prefect_stagegate.plugins.fleet.nodes import put_node
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.tasks._support.cancelling import requested
+from prefect_stagegate.workspace import Workspace
 from tests.support.scenario import Scenario
 
 NODES = ("node-a", "node-b", "node-c")

@@ -18,8 +18,8 @@ from fuzzing.places import Truth, build, node
 from prefect_stagegate.catalog.typed_records import encode
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node

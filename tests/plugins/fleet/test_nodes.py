@@ -26,7 +26,6 @@ from prefect_stagegate.jobs.review.status import status
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.maintain import collect_garbage
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.agent import run_agent
 from prefect_stagegate.plugins.fleet.node_readiness import node_readiness, require_on_node, wait_until_ready
@@ -35,6 +34,7 @@ from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.plugins.fleet.placement import choose_node, find_version
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 from tests.support.changed_settings import change_settings
 from tests.support.scenario import Scenario
 

@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 import pytest
 
 from prefect_stagegate.errors import AccessDenied, TransferFailed
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.node import hold_version
@@ -31,6 +31,7 @@ from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
 from prefect_stagegate.transport.http import Request, fetch
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 from tests.plugins.fleet.site import LATEST, Site, blob_server, stage_together
 from tests.support.rawserver import raw_server, response
 from tests.support.records import CountedRecords

@@ -20,12 +20,13 @@ from prefect_stagegate.errors import (
     TransferFailed,
     UsageError,
 )
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.sources import listed, read
+from prefect_stagegate.workspace import Workspace
 from tests.plugins.hub.small_hub import SmallHub, small_hub
 
 REPO = "datasets/me/things"

@@ -13,8 +13,8 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import preview, stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec

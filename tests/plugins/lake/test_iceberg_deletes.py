@@ -21,14 +21,15 @@ from pyiceberg.manifest import DataFileContent, FileFormat
 from pyiceberg.table import Table
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import preview, stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, SourceObject
 from prefect_stagegate.plugins.lake import rewriting
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
+from prefect_stagegate.workspace import Workspace
 from tests.plugins.lake.iceberg import add_delete_file, delete_positions, local_catalog, rest_catalog
 
 URL = "iceberg://lake/ns.flights"

@@ -19,14 +19,15 @@ from pyiceberg.table import Table
 from prefect_stagegate.catalog.version_records import put_spec, staged_spec
 from prefect_stagegate.errors import CorruptRecord, SourceError, SpecError, StagegateError, UsageError
 from prefect_stagegate.jobs.address import stored_spec
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.lake.iceberg_catalog import permitted_properties
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.sources import listed
 from prefect_stagegate.transport.http import request_policy as policy
+from prefect_stagegate.workspace import Workspace
 from tests.plugins.lake.delta import HandWritten
 from tests.plugins.lake.iceberg import data_file, local_catalog
 from tests.plugins.lake.restcatalog import SmallCatalog, small_catalog

@@ -10,8 +10,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.validations.files.calls import release
 from tests.integration.test_init import first_spec

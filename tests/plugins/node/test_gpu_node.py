@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.catalog.gate_records import read_evidence
-from prefect_stagegate.jobs.workspace import open_workspace
+from prefect_stagegate.jobs.open_workspace import open_workspace
 
 RECORDED = Path(__file__).parent
 Run = Callable[..., subprocess.CompletedProcess[str]]

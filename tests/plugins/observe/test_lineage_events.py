@@ -273,7 +273,7 @@ def test_settings_in_the_working_folder_are_not_read(
 def test_without_settings_nothing_is_loaded(scenario: Scenario) -> None:
     program = (
         "import sys\nfrom prefect_stagegate.jobs.staging.stage import stage\n"
-        "from prefect_stagegate.jobs.workspace import open_workspace\n"
+        "from prefect_stagegate.jobs.open_workspace import open_workspace\n"
         f"stage(open_workspace(), {str(scenario.spec_file())!r})\n"
         "print(sorted(name for name in sys.modules if name.startswith('openlineage')))"
     )

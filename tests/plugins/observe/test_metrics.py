@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import GateFailed, StagegateError
 from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.gating.ready import find_ready, hold_ready
+from prefect_stagegate.jobs.gating.require import find_ready, hold_ready
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.observe.monitoring import node_state
 from prefect_stagegate.plugins.observe.monitoring.catalog_state import catalog_samples

@@ -15,7 +15,6 @@ from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.rollback import rollback
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import (
     Address,
     Entry,
@@ -33,7 +32,7 @@ from prefect_stagegate.plugins.profile.profiles import LEVELS, PROFILES, ColumnP
 from prefect_stagegate.plugins.profile.profiling import table_files
 from prefect_stagegate.spec.csv_dialect import TextReading
 from prefect_stagegate.validations.partition_columns import row_digests
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 from tests.support.scenario import INES, OWNERS, Scenario
 
 GATES: dict[str, Any] = {

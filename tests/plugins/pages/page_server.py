@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.plugins.pages.app import pages_app
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.guard import Guard
@@ -16,6 +15,7 @@ from prefect_stagegate.plugins.pages.navigation import Links
 from prefect_stagegate.plugins.pages.server import CONNECTIONS
 from prefect_stagegate.serve.listening import listen, server_config
 from prefect_stagegate.transport.http import Client, Request, Response, fetch
+from prefect_stagegate.workspace import Workspace
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
+from prefect_stagegate.workspace import Workspace
 from tests.plugins.pages.page_catalogs import CASES, LARGE, fill
 from tests.plugins.pages.page_server import page_server, text_of
 from tests.support.browser import DESKTOP, PHONE, chromium, opened

@@ -8,8 +8,8 @@ import pytest
 from prefect import flow
 
 from prefect_stagegate.flows import pilot_to_production
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.tasks import check_readiness
 from tests.integration.test_telling import EventScenario, run, scenario
 from tests.support.told import artifact

@@ -15,10 +15,11 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Evidence, Outcome, Version
 from prefect_stagegate.spec import load_spec
+from prefect_stagegate.workspace import Workspace
 from tests.support.records import CountedRecords
 
 MAIL = "ana@example.org"

@@ -8,8 +8,8 @@ import pytest
 
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.validate import validate
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Evidence, Outcome
+from prefect_stagegate.workspace import Workspace
 from tests.support.scenario import Scenario
 
 DRIFT = {"drift": {"rows": 100, "ignore": ["id"]}}

@@ -24,11 +24,12 @@ from prefect_stagegate.jobs.first_spec import write_first_spec
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.validate import validate
 from prefect_stagegate.jobs.lint import lint
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.plugins.profile.suggest import suggest_contract
 from prefect_stagegate.validations.queries.duck import bounded
+from prefect_stagegate.workspace import Workspace
 
 
 def data(package: str, name: str) -> Path:

@@ -22,7 +22,6 @@ from prefect_stagegate.errors import SourceError, UsageError
 from prefect_stagegate.jobs.address import spec_beside
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import present
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Pin, Receipt, SourceObject
 from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.model.manifest import Manifest, row
@@ -60,6 +59,7 @@ from prefect_stagegate.transport.transfer.progress import Progress, TransferStat
 from prefect_stagegate.transport.transfer.retry import Budget, Retrier, Stop
 from prefect_stagegate.transport.transfer_limits import Limits
 from prefect_stagegate.units import bytes_text, count_text
+from prefect_stagegate.workspace import Workspace
 
 By = Literal["file", "shard"]
 T = TypeVar("T")

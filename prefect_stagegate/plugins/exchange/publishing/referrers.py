@@ -11,10 +11,10 @@ from prefect_stagegate.catalog.gate_records import SIGNATURES, decision_numbers,
 from prefect_stagegate.errors import ObjectVanished
 from prefect_stagegate.gate.records.attest import decision_of, statement_digest
 from prefect_stagegate.gate.records.signing import STATEMENT_PAYLOAD, envelopes_around
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.plugins.exchange.oci.artifact import DECISION, INDEX, MANIFEST, TITLE, Descriptor, index_with
 from prefect_stagegate.plugins.exchange.oci.registry_client import RegistryClient
+from prefect_stagegate.workspace import Workspace
 
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 """The media type of a signed Statement."""

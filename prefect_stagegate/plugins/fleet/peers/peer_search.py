@@ -13,7 +13,6 @@ from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.clock import now
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CatalogError, SourceError
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.plugins.fleet.fleet_settings import PEER_URL, FleetSettings
 from prefect_stagegate.plugins.fleet.nodes import (
     BlobOrder,
@@ -28,6 +27,7 @@ from prefect_stagegate.serve.tokens import read_token
 from prefect_stagegate.transport.http import Client
 from prefect_stagegate.transport.transfer_limits import Limits
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 log = logging.getLogger(__name__)
 JOIN_SECONDS = 30.0

@@ -16,10 +16,10 @@ from prefect_stagegate.errors import CatalogError, SourceError
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET
 from prefect_stagegate.jobs.review.inbox import InboxLine
 from prefect_stagegate.jobs.review.status import READERS, DatasetStatus, status
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.plugins.observe.monitoring import families
 from prefect_stagegate.plugins.observe.monitoring.families import Family, Sample
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 MOST_DATASETS = 1_000
 """Datasets that have metrics of their own, by name; `stagegate_datasets` counts the others, too."""

@@ -14,7 +14,6 @@ from prometheus_client.registry import Collector
 from prefect_stagegate import __version__
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.doors import PageRequest
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.observe.monitoring import families
 from prefect_stagegate.plugins.observe.monitoring.catalog_state import catalog_samples
@@ -29,6 +28,7 @@ from prefect_stagegate.plugins.observe.monitoring.families import (
 )
 from prefect_stagegate.plugins.observe.monitoring.node_state import node_samples
 from prefect_stagegate.show.legible import legible_text, one_line
+from prefect_stagegate.workspace import Workspace
 
 MOST_SAMPLES = 10_000
 """Samples that one metric may have; further ones are left out."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from prefect_stagegate.doors import Job
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Evidence, Version
 from prefect_stagegate.plugins.observe.openlineage.dataset_names import DatasetName, clean
 from prefect_stagegate.plugins.observe.openlineage.lineage_datasets import (
@@ -18,7 +17,7 @@ from prefect_stagegate.plugins.observe.openlineage.lineage_datasets import (
     with_source_columns,
 )
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 
 @dataclass(frozen=True, slots=True)

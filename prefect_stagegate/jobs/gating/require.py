@@ -28,12 +28,11 @@ from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import fetch_version
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.upkeep.verify import require_undamaged
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.show import Candidate, Readiness, build_report, ready_text
 from prefect_stagegate.spec import HOLD, Gate
 from prefect_stagegate.transport.transfer import Progress
-from prefect_stagegate.workspace import ResolvedVersion
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 
 def find_ready(workspace: Workspace, address: Address) -> Readiness:

@@ -14,8 +14,6 @@ from prefect_stagegate.model import Identity
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.workspace import Admit, ResolveCredentials, Workspace, no_credentials
 
-__all__ = ["Workspace", "open_workspace", "whoami"]
-
 
 def open_workspace(
     cache: str | os.PathLike[str] | None = None,
