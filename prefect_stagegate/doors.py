@@ -33,6 +33,9 @@ CORE_SOURCES = ("local", "buckets", "web", "fsspec")
 """The packages of `sources/` that have definitions, as `SOURCES` in their `__init__`."""
 _RECORD_NAME = re.compile(r"[a-z0-9-]{1,64}\.(?!json\b)[a-z0-9-]{1,64}")
 
+unloaded: dict[str, str] = {}
+"""Why each plugin of another package that can't be loaded can't, by its `module:attribute`; `plugins()` fills it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -169,6 +172,9 @@ def options(**kinds: str) -> dict[str, Kind]:
     >>> options(value="port ssl.*", credential="password")["password"]
     <Kind.CREDENTIAL: 4>
     """
+    known = [kind.name.lower() for kind in Kind]
+    if unknown := [kind for kind in kinds if kind not in known]:
+        raise TypeError(f"{unknown[0]!r} is no kind of option: {', '.join(known)}")
     return {name: Kind[kind.upper()] for kind, names in kinds.items() for name in names.split()}
 
 
@@ -345,7 +351,8 @@ def plugins() -> tuple[Plugin, ...]:
         try:
             plugin = point.load()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises
-            log.warning("the plugin %s can't be loaded: %s: %s", point.value, type(error).__name__, error)
+            unloaded[point.value] = f"{type(error).__name__}: {error}"
+            log.warning("the plugin %s can't be loaded: %s", point.value, unloaded[point.value])
             continue
         if isinstance(plugin, Plugin):
             found.append(plugin)

@@ -97,6 +97,26 @@ def test_broken_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         open_source("broken://x/")
 
 
+def test_broken_plugin_is_named_where_its_scheme_is_missed(tmp_path: Path) -> None:
+    install(tmp_path, "broken_plugin", "import no_such_library", broken="broken_plugin:PLUGIN")
+    points = tmp_path / "broken_plugin-1.0.dist-info/entry_points.txt"
+    points.write_text("[prefect_stagegate.plugins]\nbroken = broken_plugin:PLUGIN\n")
+    code = "from prefect_stagegate.sources import open_source; open_source('memo://x/')"
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    ).stderr
+    last = told.splitlines()[-1]
+    assert "No installed package reads memo://" in last
+    assert "broken_plugin:PLUGIN can't be loaded: ModuleNotFoundError: No module named 'no_such_library'" in last
+
+
+def test_unknown_kind_of_options_is_named() -> None:
+    with pytest.raises(
+        TypeError, match="'valu' is no kind of option: value, address, file, credential, block, ignored"
+    ):
+        options(valu="row")
+
+
 def test_package_that_declares_no_options_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "old_shelves", PLUGIN, oldshelf="old_shelves:ShelfSource")
     monkeypatch.syspath_prepend(tmp_path)

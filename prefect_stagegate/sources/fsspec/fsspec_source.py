@@ -18,7 +18,7 @@ from typing import Any, Literal
 import fsspec
 from fsspec.registry import known_implementations, registry
 
-from prefect_stagegate.doors import scheme_of
+from prefect_stagegate.doors import scheme_of, unloaded
 from prefect_stagegate.errors import (
     AccessDenied,
     CredentialsExpired,
@@ -92,7 +92,8 @@ def require_readable(url: str) -> None:
     if known:
         hint = f"Permitted file systems of fsspec: {', '.join(BY_FSSPEC)}."
         raise UsageError(f"A source may not be read by fsspec's {scheme}://", hint=hint, source=public_url(url))
-    hint = "Check the URL, or install the package that reads it."
+    broken = [f"The plugin {place} can't be loaded: {why}." for place, why in unloaded.items()]
+    hint = " ".join(["Check the URL, or install the package that reads it.", *broken])
     raise UsageError(f"No installed package reads {scheme}://", hint=hint, source=public_url(url))
 
 
