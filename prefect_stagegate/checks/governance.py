@@ -86,7 +86,7 @@ def license(context: CheckContext, parameters: License) -> CheckResult:  # noqa:
     if spdx_name.casefold() in {name.casefold() for name in parameters.allow}:
         return CheckResult(Outcome.PASS, f"{spdx_name} is allowed", measured=measured)
     if spdx_name and spdx_name.casefold().startswith(tuple(name.casefold() for name in parameters.deny)):
-        fix = "Ask the owner of the data for another licence, or leave this source out."
+        fix = "Ask the owner of the data for another licence and set it in the spec, or leave this source out."
         return one_finding(Outcome.FAIL, "license", f"{spdx_name} is denied", fix, measured)
     summary = f"{spdx_name} is neither allowed nor denied" if spdx_name else "the spec names no licence"
     fix = "Set `license` in the spec to the SPDX name, or add it to `allow` in the gate."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from prefect_stagegate.model import Decision, DecisionOutcome, Outcome
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Scope
 from prefect_stagegate.show.rows import Person, Row, Standing, person_of, standing_of
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
@@ -151,9 +151,14 @@ def steps_of(
     steps = fixes[:STEPS]
     if len(fixes) > STEPS:
         steps.append(f"Apply the other {count_text(len(fixes) - STEPS, 'fix', 'fixes')}, listed with their findings.")
-    if any(row.owner.role == "data" and row.standing is Standing.REFUSES and not _by_command(row) for row in deciding):
-        # Versions never change, so mended data must become a new version.
-        steps.append("Stage the repaired data with `stagegate stage SPEC`.")
+    failed = decision.checks if decision.outcome is DecisionOutcome.REFUSED else ()
+    staged = [evidence for evidence in failed if _is_repaired_by_staging(evidence)]
+    if staged:
+        steps.append("Stage the repaired data or spec with `stagegate stage SPEC`.")
+    if any("owners" in evidence.binding for evidence in staged):
+        steps.append("If that proposes another policy, adopt it: `stagegate policy adopt SPEC --reason TEXT`.")
+    # Another policy judges this version, too; data and facts of a spec come with a new one.
+    if any("owners" not in evidence.binding for evidence in staged):
         version = f"{decision.dataset}@latest"
     steps.append(f"stagegate check {version} --gate {decision.target}")
     # A withdrawn version needs both, so say so before people answer.
@@ -172,6 +177,8 @@ def _after_decline(decision: Decision) -> tuple[str, ...]:
     )
 
 
-def _by_command(row: Row) -> bool:
-    """Whether a fix of the row is a command, such as a promotion to the gate below."""
-    return any(is_command(finding.fix) for finding in row.findings)
+def _is_repaired_by_staging(evidence: Evidence) -> bool:
+    """Whether a check fails by the data or the spec, and not for want of a command, such as a promotion below."""
+    about_version = evidence.scope is Scope.VERSION and evidence.owner != "infra"
+    by_command = any(is_command(finding.fix) or ": `stagegate " in finding.fix for finding in evidence.findings)
+    return standing_of(evidence) is Standing.REFUSES and about_version and not by_command

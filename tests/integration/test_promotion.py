@@ -80,6 +80,23 @@ def test_refusal_names_its_dataset_and_why_each_check_failed(scenario: Scenario)
     assert refused.value.dataset == "things"
 
 
+def test_steps_after_a_refusal_lead_to_an_acceptance(scenario: Scenario) -> None:
+    digest = scenario.deliver("one", license="CC-BY-NC-4.0", owners={"infra": INES.name}).digest
+    stages = "Stage the repaired data or spec with `stagegate stage SPEC`."
+    adopts = "If that proposes another policy, adopt it: `stagegate policy adopt SPEC --reason TEXT`."
+    refused = report_of(scenario.node(), check(scenario.node(), THINGS, "pilot"))
+    assert refused.steps[-3:] == (stages, adopts, "stagegate check things@latest --gate pilot")
+    assert scenario.stage().proposed == ()
+    to_pilot(scenario)
+    adopt(scenario.node(), scenario.spec(owners={}), reason="by mistake")
+    refused = report_of(scenario.node(), check(scenario.node(), THINGS, "pilot"))
+    assert refused.steps[-3:] == (stages, adopts, f"stagegate check things@{digest} --gate pilot")
+    assert scenario.stage().proposed
+    assert not check(scenario.node(), THINGS, "pilot").accepted
+    adopt(scenario.node(), scenario.spec(), reason="owners are known")
+    assert check(scenario.node(), Address("things", digest), "pilot").accepted
+
+
 def test_refused_version_was_judged_and_never_accepted(scenario: Scenario) -> None:
     scenario.deliver("one", license="CC-BY-NC-4.0")
     check(scenario.node(), THINGS, "pilot")

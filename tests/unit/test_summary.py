@@ -61,7 +61,7 @@ def test_it_has_few_short_lines_however_many_checks_there_are(outcome: DecisionO
     assert all(len(line) < 250 for line in lines)
     if outcome is DecisionOutcome.REFUSED:
         assert lines[-4:-2] == [
-            "4. Stage the repaired data with `stagegate stage SPEC`.",
+            "4. Stage the repaired data or spec with `stagegate stage SPEC`.",
             "5. `stagegate check nycflights@latest --gate production`",
         ]
 
