@@ -65,10 +65,7 @@ def options_of(block: Block) -> dict[str, Any]:
     """
     slug = block.get_block_type_slug()
     if slug not in _OPTIONS:
-        raise UsageError(
-            f"Unsupported block type {slug!r}",
-            hint=f"Supported types: {', '.join(_OPTIONS)}.",
-        )
+        raise UsageError(f"Unsupported block type {slug!r}", hint=f"Supported types: {', '.join(_OPTIONS)}.")
     return _OPTIONS[slug](block)
 
 

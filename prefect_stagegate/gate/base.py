@@ -11,14 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from prefect_stagegate.model import Finding, Outcome
 
-WORST_FIRST = (
-    Outcome.FAIL,
-    Outcome.INCONCLUSIVE,
-    Outcome.WARN,
-    Outcome.WAIVED,
-    Outcome.PASS,
-    Outcome.NOT_APPLICABLE,
-)
+WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN, Outcome.WAIVED, Outcome.PASS, Outcome.NOT_APPLICABLE)
 """Of two outcomes, the one that stands first here counts."""
 
 

@@ -59,10 +59,7 @@ def run_check(definition: Check, requirement: Requirement, context: CheckContext
 def binding(definition: Check, requirement: Requirement, context: CheckContext) -> dict[str, str]:
     """The values of everything that a check's answer depends on, by name."""
     values = {name: value for name, each in definition.bindings.items() if (value := each.value(context)) is not None}
-    return values | {
-        "check_version": str(definition.version),
-        "parameters": parameters_digest(definition, requirement),
-    }
+    return values | {"check_version": str(definition.version), "parameters": parameters_digest(definition, requirement)}
 
 
 def parameters_digest(definition: Check, requirement: Requirement) -> str:

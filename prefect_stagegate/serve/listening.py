@@ -26,14 +26,7 @@ IDLE_SECONDS = 30.0
 log = logging.getLogger(__name__)
 
 
-def run_server(
-    app: ASGIApp,
-    bind: str,
-    started: Callable[[str], object],
-    *,
-    connections: int,
-    **options: Any,
-) -> None:
+def run_server(app: ASGIApp, bind: str, started: Callable[[str], object], *, connections: int, **options: Any) -> None:
     """Serve an application until the process gets SIGINT or SIGTERM.
 
     Args:

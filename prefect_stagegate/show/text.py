@@ -25,12 +25,7 @@ _COLOURS = {
     Standing.NOTED: "yellow",
     Standing.FINE: "green",
 }
-_TONES = {
-    "accepted": "bold green",
-    "refused": "bold red",
-    "inconclusive": "bold magenta",
-    "waiting": "bold cyan",
-}
+_TONES = {"accepted": "bold green", "refused": "bold red", "inconclusive": "bold magenta", "waiting": "bold cyan"}
 
 
 def to_rich(document: Document) -> RenderableType:

@@ -110,10 +110,7 @@ def azure_settings(options: Mapping[str, Any], *, host: str = "") -> AzureSettin
         settings = _TABLE.apply(AzureSettings(), {**variables, **given})[0]
     account = settings.account or host.partition(".")[0] or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
     if not account:
-        raise UsageError(
-            "No storage account is set",
-            hint="Set `account_name`, or write abfss://container@host/.",
-        )
+        raise UsageError("No storage account is set", hint="Set `account_name`, or write abfss://container@host/.")
     # A Data Lake's blobs, whose protocol is used here, are at the account's other host.
     own_host = host.replace(".dfs.", ".blob.", 1) if host else f"{account}.blob.{SUFFIX}"
     return replace(settings, account=account, endpoint=settings.endpoint or f"https://{own_host}")
