@@ -68,3 +68,5 @@ class ResolvedVersion:
     """`sha256:<hex>` of the adopted policy that the spec holds; empty where none was adopted, and for a trial."""
     is_trial: bool = False
     """Whether the user brought the spec: then nothing is recorded, and the outcome doesn't count."""
+    unstaged: tuple[str, ...] = ()
+    """Keys of the spec that the user typed whose values the version was not staged with, so that they don't count."""

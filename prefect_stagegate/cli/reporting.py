@@ -25,7 +25,7 @@ from prefect_stagegate.clock import moment, now
 from prefect_stagegate.gate.gate import PlannedCheck
 from prefect_stagegate.model import LATEST, ExpectationResult
 from prefect_stagegate.show import Report, Row, by_table, cells, document_of, render, to_rich
-from prefect_stagegate.units import age_text, bytes_text, count_text, digest_text
+from prefect_stagegate.units import age_text, bytes_text, count_text, digest_text, listed
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
@@ -136,7 +136,8 @@ def judged_line(workspace: Workspace, version: ResolvedVersion, gate: str) -> st
     about = f"{version.dataset}@{digest_text(version.digest)} ({'; '.join(facts)}) for {gate}"
     if version.is_trial:
         return f"TRIAL under your own spec: it is not recorded and does not count. It judges {about}"
-    return f"Judging {about} by policy {digest_text(version.adopted)}"
+    changed = f". What the spec changed ({listed(version.unstaged)}) counts after `stagegate stage SPEC`."
+    return f"Judging {about} by policy {digest_text(version.adopted)}{changed if version.unstaged else ''}"
 
 
 def _staged_at(workspace: Workspace, version: ResolvedVersion) -> str:

@@ -119,7 +119,9 @@ def resolve(workspace: Workspace, version_or_spec: SpecLike | Address, spec: Spe
     if tried is not None and (spec is not None or adoption is None or policy_of(tried) != adoption.policy):
         return ResolvedVersion(dataset, digest, tried, ref, is_trial=True)
     judged = judged_spec(workspace.catalog, dataset, digest, adoption)
-    return ResolvedVersion(dataset, digest, judged, ref, adoption.digest if adoption else "")
+    typed, staged = (tried.canonical(), judged.canonical()) if tried else ({}, {})
+    unstaged = tuple(sorted(key for key in typed | staged if typed.get(key) != staged.get(key)))
+    return ResolvedVersion(dataset, digest, judged, ref, adoption.digest if adoption else "", unstaged=unstaged)
 
 
 POLICY_KEYS = ("contract", "gates", "job", "owners", "policy")

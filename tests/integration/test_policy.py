@@ -235,6 +235,17 @@ def test_facts_of_the_asker_s_spec_do_not_count(scenario: PolicyScenario) -> Non
     assert check(scenario.node(), friendly, "production").outcome is DecisionOutcome.REFUSED
 
 
+def test_check_of_a_spec_says_which_facts_are_not_staged(
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario.deliver("one")
+    said = "What the spec changed (license) counts after `stagegate stage SPEC`."
+    assert scenario.run("check", str(scenario.spec_file(license="MIT")), "--gate", "production") == 4
+    assert said in capsys.readouterr().out.splitlines()[0]
+    assert scenario.run("check", str(scenario.spec_file()), "--gate", "production") == 4
+    assert "What the spec changed" not in capsys.readouterr().out
+
+
 # ── proposals ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
