@@ -74,6 +74,13 @@ class License(Parameters):
         examples=[["CC-BY-NC"]],
     )
 
+    def outcome(self, spdx_name: str) -> Outcome:
+        """Whether a licence passes, fails or warns; empty where the spec names none."""
+        name = spdx_name.casefold()
+        if name in {allowed.casefold() for allowed in self.allow}:
+            return Outcome.PASS
+        return Outcome.FAIL if name and name.startswith(tuple(map(str.casefold, self.deny))) else Outcome.WARN
+
 
 @Check("license", owner="governance", binds=(LICENSE,), renewal=Renewal.CHEAP)
 def license(context: CheckContext, parameters: License) -> CheckResult:  # noqa: A001 - the check's name
@@ -83,9 +90,10 @@ def license(context: CheckContext, parameters: License) -> CheckResult:  # noqa:
     """
     spdx_name = context.spec.license or ""
     measured = {"license": spdx_name}
-    if spdx_name.casefold() in {name.casefold() for name in parameters.allow}:
+    outcome = parameters.outcome(spdx_name)
+    if outcome is Outcome.PASS:
         return CheckResult(Outcome.PASS, f"{spdx_name} is allowed", measured=measured)
-    if spdx_name and spdx_name.casefold().startswith(tuple(name.casefold() for name in parameters.deny)):
+    if outcome is Outcome.FAIL:
         fix = "Ask the owner of the data for another licence and set it in the spec, or leave this source out."
         return one_finding(Outcome.FAIL, "license", f"{spdx_name} is denied", fix, measured)
     summary = f"{spdx_name} is neither allowed nor denied" if spdx_name else "the spec names no licence"

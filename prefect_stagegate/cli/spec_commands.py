@@ -103,10 +103,10 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
 
     No source is tried and no catalog is opened, so it runs in CI before a change is merged. All problems are listed,
     with file, line and key; the exit code is 2 then. So is what can never work, whatever data come: a check with
-    nothing to look at, an approval that too few people may give, files that no source fills. Warnings name columns of a
-    suite that its table does not declare, libraries that this node lacks, gates that anybody may replace, and groups of
-    owners without an address that a gate needs. With `partial: true`, what a data contract promises and no check can
-    test is listed, too.
+    nothing to look at, a licence that its gate denies, an approval that too few people may give, files that no source
+    fills. Warnings name columns of a suite that its table does not declare, libraries that this node lacks, gates that
+    anybody may replace, and groups of owners without an address that a gate needs. With `partial: true`, what a data
+    contract promises and no check can test is listed, too.
 
     For example:
 

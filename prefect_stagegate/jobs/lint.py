@@ -13,6 +13,7 @@ from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParamet
 from prefect_stagegate.gate.check_context import addresses_of
 from prefect_stagegate.jobs.address import SpecLike, read_spec
 from prefect_stagegate.jobs.gating.validate import limits_of
+from prefect_stagegate.model import Outcome, Severity
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.patterns import can_be_below
 from prefect_stagegate.spec import FilesSpec, Requirement, Spec, doubtful_columns
@@ -30,7 +31,7 @@ def lint(spec: SpecLike, warn: Callable[[str], None] = lambda _: None) -> Spec:
     """Load a spec and find what can be wrong with it before any data come.
 
     Keys, types, suites and their arguments are checked, and what can never work: checks that the contract gives nothing
-    to, approvals that too few people may give, and files that no source can fill.
+    to, licences that a gate denies, approvals that too few people may give, and files that no source can fill.
 
     `warn` is called with lines about what may be wrong: columns that are not declared, libraries that this node lacks.
 
@@ -96,6 +97,10 @@ def _impossible(spec: Spec) -> Iterator[tuple[Loc, str]]:
         for requirement in spec.gate(target).requirements:
             if requirement.check == APPROVAL:
                 lacks[APPROVAL] = _unanswerable(spec, requirement.params)
+            if requirement.check == "license" and requirement.severity is Severity.BLOCKING:
+                parameters: Any = CHECKS["license"].parameters.model_validate(requirement.params)
+                is_denied = parameters.outcome(spec.license or "") is Outcome.FAIL
+                lacks["license"] = f"{spec.license} is denied" if is_denied else ""
             if reason := lacks.get(requirement.check):
                 yield ("gates", target, "require"), f"{requirement.check} can never pass: {reason}"
     for name in ("change", "overrides"):

@@ -108,6 +108,10 @@ def test_lint_says_each_wrong_argument_in_one_line(tmp_path: Path, capsys: pytes
             "policy.overrides.approval: nobody can ever give it: 1 approval needed from governance; people who may",
         ),
         (
+            {"license": "CC-BY-NC-4.0"},
+            "gates.production.require: license can never pass: CC-BY-NC-4.0 is denied",
+        ),
+        (
             {"contract": {"tables": {"t": {"files": "wether/*.parquet", "suite": SUITE}}}},
             "contract.tables.t.files: no source has an `into:` that fills wether/*.parquet: did you mean 'weather/'?",
         ),
@@ -116,7 +120,7 @@ def test_lint_says_each_wrong_argument_in_one_line(tmp_path: Path, capsys: pytes
             "contract.files[0].match: no source has an `into:` that fills *.png: known: weather/",
         ),
     ],
-    ids=["too few people", "nobody", "nobody who overrules", "no such folder", "folder left out"],
+    ids=["too few people", "nobody", "nobody who overrules", "denied license", "no such folder", "folder left out"],
 )
 def test_lint_names_what_can_never_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], problem: str
