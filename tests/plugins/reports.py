@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Entry, Evidence, Finding, Outcome, Severity
 from prefect_stagegate.model.manifest import diff
@@ -191,6 +192,7 @@ def changes_of(now: list[Entry], before: list[Entry]) -> VersionChanges:
     return count_changes(changes, diff(before, now))
 
 
+@cache
 def samples() -> dict[str, Report]:
     """A report of each kind, by its name."""
     now, before = profile(336_776, 4.0), profile(310_104, columns=0)
@@ -221,6 +223,7 @@ def samples() -> dict[str, Report]:
     }
 
 
+@cache
 def large() -> Report:
     """10,000 files and 60 checks, most of them with findings and all with long texts."""
     now, before = profile(50_000_000, 3.0, columns=60), profile(49_000_000, columns=60)
