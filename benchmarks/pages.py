@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 
+from prefect_stagegate.catalog.version_records import dataset_names, version_digests
+
 READERS = 2
 """Pages that are loaded at a time."""
 
@@ -68,8 +70,8 @@ def addresses(catalog_url: str) -> dict[str, list[str]]:
     catalog = Catalog.open(catalog_url, create=False)
     pages: dict[str, list[str]] = defaultdict(list)
     pages["inbox"], pages["board"], pages["nodes"] = ["/", "/?all=1"], ["/datasets", "/datasets?page=3"], ["/nodes"]
-    for name in catalog.datasets():
-        digests = [digest.removeprefix("sha256:") for digest in catalog.versions(name)]
+    for name in dataset_names(catalog):
+        digests = [digest.removeprefix("sha256:") for digest in version_digests(catalog, name)]
         newest, other = random.sample(digests, 2)
         pages["dataset"].append(f"/datasets/{name}")
         pages["version"].append(f"/datasets/{name}/versions/{newest}")

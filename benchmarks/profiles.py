@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.section import write_section
 from benchmarks.validation import build
-from prefect_stagegate.catalog.typed_records import encode
+from prefect_stagegate.catalog.records import encode
 from prefect_stagegate.plugins.profile.parts import profile_table
 from prefect_stagegate.plugins.profile.profiles import NO_PARTS, ProfileParts, TableProfile
 from prefect_stagegate.spec.csv_dialect import AS_USUAL

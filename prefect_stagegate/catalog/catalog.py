@@ -1,4 +1,4 @@
-"""One catalog: how it is opened, and its records of refs, policies, evidence and decisions."""
+"""One catalog: how it is opened, the verbs for records of any kind, and how its refs are followed and moved."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from itertools import chain, groupby
-from typing import Any
+from typing import Any, TypeVar
 
-from prefect_stagegate.catalog.environments import Environments
+from prefect_stagegate.catalog.environments import put_environment
 from prefect_stagegate.catalog.log import E, Log, LogMemory, State
-from prefect_stagegate.catalog.policies import POLICIES, Consent, PolicyEntry, prove_adoption
-from prefect_stagegate.catalog.records import Records, open_records
-from prefect_stagegate.catalog.refs import REFS, EntryProof, RefAction, RefEntry, prove_move, unproved
-from prefect_stagegate.catalog.typed_records import encode
-from prefect_stagegate.catalog.version_records import VersionRecords
+from prefect_stagegate.catalog.policies import Consent, PolicyEntry, policy_log
+from prefect_stagegate.catalog.records import (
+    Records,
+    corrupt,
+    dataset_of,
+    decode,
+    encode,
+    is_record,
+    largest,
+    open_records,
+)
+from prefect_stagegate.catalog.refs import REFS, EntryProof, RefAction, RefEntry, prove_move, unproved, why_unproved
+from prefect_stagegate.catalog.version_records import read_seal, require_dataset, version_digests
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CatalogError, UnknownRef, suggest
-from prefect_stagegate.model import (
-    LATEST,
-    Address,
-    Identity,
-)
-from prefect_stagegate.model.canonical import sha256_of
+from prefect_stagegate.model import LATEST, Address, Identity
 from prefect_stagegate.units import count_text
 
+T = TypeVar("T")
+_TOO_LARGE = "/100000000.json"
 FORMAT_KEY, ID_KEY = "format", "id"
 FORMAT = b"stagegate-catalog 2\n"
 """2: policies have a log, and attestations name the policy that they were made under."""
@@ -34,16 +39,23 @@ PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
 
-class Catalog(VersionRecords):
-    """The records that all environments share. `open` makes one; every method may raise `CatalogError`."""
+class Catalog:
+    """The records that all environments share. `open` makes one.
 
-    proof: EntryProof | None = None
-    """Decides whether an entry of a target's log is proved; None for no such check."""
+    Records are read and written by their kinds and keys. Of numbered ones, the highest number is the newest. Every
+    method may raise `CatalogError`, and `CorruptRecord` for a damaged record.
+    """
 
-    def __init__(self, records: Records, *, memory: LogMemory | None = None, consent: Consent | None = None) -> None:
-        super().__init__(records)
-        self._memory = memory
-        self.consent = consent
+    def __init__(
+        self,
+        records: Records,
+        *,
+        memory: LogMemory | None = None,
+        consent: Consent | None = None,
+        proof: EntryProof | None = None,
+    ) -> None:
+        self.records, self.url = records, records.url
+        self.memory, self.consent, self.proof = memory, consent, proof
         self._policies: dict[str, list[PolicyEntry]] = {}
 
     @classmethod
@@ -55,6 +67,7 @@ class Catalog(VersionRecords):
         create: bool = True,
         memory: LogMemory | None = None,
         consent: Consent | None = None,
+        proof: EntryProof | None = None,
     ) -> Catalog:
         """Open the catalog at a path or URL; create it where there is none.
 
@@ -64,6 +77,7 @@ class Catalog(VersionRecords):
             create: Whether to create a catalog where there is none.
             memory: Where this node remembers which log entries it checked; None to check all at each read.
             consent: Decides whether the required people agreed to a change of policy; None for no such check.
+            proof: Decides whether an entry of a target's log is proved; None for no such check.
 
         Raises:
             CatalogError: There is no catalog, the store can't be reached, holds another format, or lets a record be
@@ -86,38 +100,71 @@ class Catalog(VersionRecords):
                 f"The catalog {records.url} has another format than {FORMAT.decode().strip()!r}",
                 hint="Use the release that wrote it, or another catalog.",
             )
-        return cls(records, memory=memory, consent=consent)
-
-    def over(self, wrap: Callable[[Records], Records], memory: LogMemory) -> Catalog:
-        """The same catalog, read through a store that wraps its own."""
-        copy = Catalog(wrap(self._records), memory=memory, consent=self.consent)
-        copy.proof = self.proof
-        return copy
-
-    @cached_property
-    def environments(self) -> Environments:
-        """The environments of decisions."""
-        return Environments(self._records)
+        return cls(records, memory=memory, consent=consent, proof=proof)
 
     @cached_property
     def id(self) -> str:
         """Tells this catalog from others: 32 hex digits, made with it, or later for one of an earlier release."""
-        stored = self._records.read(ID_KEY)
+        stored = self.records.read(ID_KEY)
         if stored is None:
-            _create_id(self._records)
-            stored = self._records.read(ID_KEY) or b""
+            _create_id(self.records)
+            stored = self.records.read(ID_KEY) or b""
         return stored[:32].decode(errors="replace")
 
-    def ref(self, dataset: str, ref: str) -> RefEntry | None:
-        """The newest proved entry of a ref's log, or None when there is none.
+    def get(self, kind: Record[T], *key: str | int) -> T | None:
+        """A record; None without one."""
+        data = self.records.read(path := kind.path(*key))
+        return None if data is None else decode(kind.content, data, path)
 
-        Raises:
-            CorruptRecord: The log is damaged, or moved the ref to a version that its gate did not accept.
-        """
+    def require(self, kind: Record[T], *key: str | int) -> T:
+        """A record, which must be there."""
+        if (record := self.get(kind, *key)) is None:
+            raise corrupt(kind.path(*key), "is gone")
+        return record
+
+    def all(self, kind: Record[T], *key: str | int, newest: int = 0) -> list[T]:
+        """All records whose keys begin so, sorted by key, or so many of the last ones."""
+        return [self.require(kind, *key, *name.split("/")) for name in self.names(kind, *key)[-newest:]]
+
+    def names(self, kind: Record[T], *key: str | int, after: str = "") -> list[str]:
+        """The rest of the keys that begin so, sorted and with slashes; with `after`, those that sort after it."""
+        folder = kind.folder(*key)
+        paths = self.records.keys(folder, after=folder + after if after else "")
+        return [path.removeprefix(folder).removesuffix(".json") for path in paths]
+
+    def numbers(self, kind: Record[T], *key: str | int) -> list[int]:
+        """The numbers of the numbered records whose keys begin so, sorted."""
+        return list(map(int, filter(str.isdigit, self.names(kind, *key))))
+
+    def folders(self, kind: Record[T], *key: str | int) -> list[str]:
+        """What follows a key's beginning in the keys of longer ones, sorted."""
+        return self.records.folders(kind.folder(*key))
+
+    def create(self, kind: Record[T], record: T, *key: str | int) -> bool:
+        """Store a new record; False, and nothing changed, when its key is taken."""
+        return self.records.create(path := kind.path(*key), _encoded(path, record))
+
+    def put(self, kind: Record[T], record: T, *key: str | int) -> None:
+        """Store a record, over an earlier one."""
+        self.records.replace(path := kind.path(*key), _encoded(path, record))
+
+    def add(self, kind: Record[T], record: T, *key: str | int) -> None:
+        """Store a record under the next free number. Numbers tell which is the newest, since clocks may be wrong."""
+        last = max(self.numbers(kind, *key), default=0)
+        # Another writer may have taken the number since: then the next one is tried.
+        while not self.create(kind, record, *key, last + 1):
+            last += 1
+
+    def log(self, kind: Record[E], *key: str, name: str, history: str, prove: Callable[[E, State], State]) -> Log[E]:
+        """The log whose entries are records of a kind, with keys that begin so; see `Log`."""
+        return Log(self.records, kind.folder(*key), kind.content, name, history, prove, self.memory)
+
+    def ref(self, dataset: str, ref: str) -> RefEntry | None:
+        """The newest proved entry of a ref's log, or None when there is none."""
         log = self.ref_log(dataset, ref)
         head = log.head()
         entries = chain([head], log.before(head)) if head else ()
-        return next((entry for entry in entries if not self.why_unproved(entry)), None)
+        return next((entry for entry in entries if not why_unproved(self, entry)), None)
 
     def followed(self, dataset: str, ref: str) -> RefEntry | None:
         """The newest entry of a ref's log, which must be proved; None when the ref was never moved.
@@ -126,40 +173,19 @@ class Catalog(VersionRecords):
             UnprovedEntry: It is not proved.
         """
         head = self.ref_log(dataset, ref).head()
-        if head and (why := self.why_unproved(head)):
+        if head and (why := why_unproved(self, head)):
             raise unproved(head, why, self.ref(dataset, ref))
         return head
 
-    def moved(self, dataset: str, ref: str) -> int:
-        """The number of a ref's newest entry, proved or not; 0 before the first."""
-        head = self.ref_log(dataset, ref).head()
-        return head.seq if head else 0
-
-    def why_unproved(self, entry: RefEntry) -> str:
-        """Why an entry of a ref's log is not proved; empty when it is. The node remembers what was proved."""
-        if self.proof is None or entry.ref == LATEST:
-            return ""
-        # By the keys and the whole entry, which has the hash of the one before.
-        note = f"proved {sha256_of(repr(self.proof).encode() + encode(entry))}"
-        if self._memory and self._memory.noted(note):
-            return ""
-        why = self.proof(self, entry)
-        # It repeats what the entry before made the ref name.
-        if not why and entry.action is RefAction.WITHDRAW and entry.before:
-            why = self.why_unproved(next(self.ref_log(entry.dataset, entry.ref).before(entry)))
-        if self._memory and not why:
-            self._memory.note(note, "yes")
-        return why
-
     def history(self, dataset: str, ref: str) -> list[RefEntry]:
         """All proved entries of a ref's log, the oldest first, checked as by `ref`."""
-        return [entry for entry in self.ref_log(dataset, ref).entries() if not self.why_unproved(entry)]
+        return [entry for entry in self.ref_log(dataset, ref).entries() if not why_unproved(self, entry)]
 
     def ref_log(self, dataset: str, ref: str) -> Log[RefEntry]:
         """The log of a ref."""
-        # Once for all entries of a walk.
+        # Policies are read again for each walk through a log.
         self._policies.pop(dataset, None)
-        adopted = cache(lambda: [entry.digest for entry in self.policies(dataset)])
+        adopted = cache(lambda: [entry.digest for entry in self._read_policies(dataset)])
         name, prove = f"{dataset}@{ref}", partial(prove_move, dataset, ref, adopted)
         return self.log(REFS, dataset, ref, name=name, history=f"stagegate history {name}", prove=prove)
 
@@ -184,48 +210,24 @@ class Catalog(VersionRecords):
             UnprovedEntry: Nobody would follow the move; nothing was changed.
         """
         # Behind entries that are not proved.
-        last = self.moved(dataset, ref) if ref != LATEST and self.ref(dataset, ref) == head else head.seq if head else 0
-        entry = RefEntry(
-            seq=last + 1,
-            dataset=dataset,
-            ref=ref,
-            digest=digest,
-            action=action,
-            who=who,
-            at=stamp(now()),
-            reason=reason,
-            withdrawn=withdrawn,
-            # First, so that no entry names an environment that the catalog lacks.
-            attestation=self.environments.store(attestation) if attestation else {},
-        )
+        hidden = ref != LATEST and self.ref(dataset, ref) == head
+        last = self.ref_log(dataset, ref).count() if hidden else head.seq if head else 0
+        # The environment first, so that no entry names one that the catalog lacks.
+        stored = put_environment(self, attestation) if attestation else {}
+        entry = RefEntry(last + 1, dataset, ref, digest, action, who, stamp(now()), reason, withdrawn, stored)
         if sign:
             entry = replace(entry, envelope=sign(entry))
-        if why := self.why_unproved(entry):
+        if why := why_unproved(self, entry):
             raise unproved(entry, why, head)
         return self.ref_log(dataset, ref).append(entry)
 
-    def policy(self, dataset: str) -> PolicyEntry | None:
-        """The newest adoption of a policy for a dataset; None when none was adopted yet.
+    def policies(self, dataset: str) -> list[PolicyEntry]:
+        """All adoptions of policies, the oldest first, as read since a ref's log was: once for all of its entries."""
+        return self._policies.get(dataset) or self._read_policies(dataset)
 
-        Raises:
-            CorruptRecord: The log is damaged, or a policy was adopted without the required agreement.
-        """
-        return self.policy_log(dataset).head()
-
-    def policies(self, dataset: str, *, read: bool = False) -> list[PolicyEntry]:
-        """All adoptions, the oldest first, checked as by `policy`; with `read`, as read since a ref's log was."""
-        if not read or dataset not in self._policies:
-            self._policies[dataset] = self.policy_log(dataset).entries()
-        return self._policies[dataset]
-
-    def policy_log(self, dataset: str) -> Log[PolicyEntry]:
-        """The log of a dataset's policy."""
-        name, history = f"the policy of {dataset}", f"stagegate policy history {dataset}"
-        return self.log(POLICIES, dataset, name=name, history=history, prove=partial(prove_adoption, self, dataset))
-
-    def log(self, kind: Record[E], *key: str, name: str, history: str, prove: Callable[[E, State], State]) -> Log[E]:
-        """The log whose entries are records of a kind, with keys that begin so; see `Log`."""
-        return Log(self._records, kind.folder(*key), kind.content, name, history, prove, self._memory)
+    def _read_policies(self, dataset: str) -> list[PolicyEntry]:
+        entries = self._policies[dataset] = policy_log(self, dataset).entries()
+        return entries
 
     def resolve(self, address: Address) -> str:
         """The digest that an address names; without a ref, that of `latest`.
@@ -237,11 +239,11 @@ class Catalog(VersionRecords):
         dataset = address.dataset
         if address.digest:
             # Read for its checks: the digest must be that of a version in this catalog.
-            return self.sums(dataset, address.digest).digest
+            return read_seal(self, dataset, address.digest).digest
         if address.abbreviation:
-            self.require_dataset(dataset)
+            require_dataset(self, dataset)
             hint = f"`stagegate ls {dataset}` lists its versions."
-            return address.complete(self.versions(dataset), f"The catalog {self.url}", hint)
+            return address.complete(version_digests(self, dataset), f"The catalog {self.url}", hint)
         ref, back = address.steps
         if back:
             return self._earlier_version(dataset, ref, back)
@@ -271,8 +273,8 @@ class Catalog(VersionRecords):
             raise self._unknown_ref(dataset, ref)
 
     def _unknown_ref(self, dataset: str, ref: str) -> UnknownRef:
-        self.require_dataset(dataset)
-        adoption = self.policy(dataset)
+        require_dataset(self, dataset)
+        adoption = policy_log(self, dataset).head()
         gates = adoption.policy.get("gates", {}) if adoption else {}
         hint = suggest(ref, self.folders(REFS, dataset), "It")
         if ref == LATEST:
@@ -285,6 +287,20 @@ class Catalog(VersionRecords):
         elif gates:
             hint += f" Its policy has gates for: {', '.join(sorted(gates))}."
         return UnknownRef(f"There is no ref `{ref}` of {dataset}", hint=hint, dataset=dataset)
+
+
+def _encoded(path: str, record: object) -> bytes:
+    if path.endswith(_TOO_LARGE):
+        raise CatalogError(
+            f"Nothing can be added after the catalog's record {path.removesuffix(_TOO_LARGE)}/99999999.json: "
+            "it has the last number",
+            hint="Find out who put it there, and remove it.",
+            dataset=dataset_of(path),
+        )
+    # Listings would leave it out, so it would count for nobody.
+    if not is_record(path):
+        raise CatalogError(f"The catalog can't keep a record at {path}", hint="Use the key that its kind has.")
+    return encode(record, largest(path))
 
 
 def _create(records: Records) -> None:

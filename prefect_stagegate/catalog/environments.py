@@ -1,7 +1,7 @@
 """Environments of attestations: one record for all decisions that were made in the same one, named by its digest.
 
-Where a Statement has its environment, the catalog stores `sha256:<hex>` of it. `whole` puts the environment back, so a
-Statement keeps its own digest and its signatures. Earlier releases stored Statements whole, and they are read as such.
+Where a Statement has its environment, the catalog stores `sha256:<hex>` of it. `whole_statement` puts the environment
+back, so a Statement keeps its own digest and its signatures. Statements of earlier releases are stored whole.
 """
 
 from __future__ import annotations
@@ -9,59 +9,58 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.catalog.records import Records, is_record
-from prefect_stagegate.catalog.typed_records import decode
+from prefect_stagegate.catalog.records import Records, decode, is_record
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model.canonical import canonical, digest_of, sha256_of
+
+if TYPE_CHECKING:
+    from prefect_stagegate.catalog.catalog import Catalog
 
 MAX_CACHED = 16
 """Environments that a process keeps in memory; each has some 300 distributions."""
 
 
-class Environments:
-    """The environments in a catalog. Every method may raise `CatalogError`."""
+_reading = threading.Lock()
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
-        self._read_cached = lru_cache(MAX_CACHED)(self._read)
-        self._reading = threading.Lock()
 
-    def store(self, statement: Mapping[str, Any]) -> dict[str, Any]:
-        """Store a Statement's environment, and return the Statement with its digest instead."""
-        short = shortened(statement)
-        if short != statement:
-            data, key = canonical(_environment_of(statement)), _key(_environment_of(short))
-            # Over a damaged one, too: its name says what it must hold.
-            if self._records.read(key) != data:
-                self._records.replace(key, data)
-        return short
+def put_environment(catalog: Catalog, statement: Mapping[str, Any]) -> dict[str, Any]:
+    """Store a Statement's environment, and return the Statement with its digest instead."""
+    short = shortened(statement)
+    if short != statement:
+        data, key = canonical(_environment_of(statement)), _key(_environment_of(short))
+        # Over a damaged one, too: its name says what it must hold.
+        if catalog.records.read(key) != data:
+            catalog.records.replace(key, data)
+    return short
 
-    def whole(self, statement: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A stored Statement as it was made and signed.
 
-        Raises:
-            CorruptRecord: The record of its environment is gone, or holds another one.
-        """
-        digest = _environment_of(statement)
-        # Anything else is no digest, for which no record is looked up; `read_statement` refuses it.
-        if not isinstance(digest, str) or not is_record(_key(digest)):
-            return statement
-        # One thread at a time: most decisions have the same environment, and it is read once.
-        with self._reading:
-            environment = self._read_cached(digest)
-        return _with_environment(statement, environment)
+def whole_statement(catalog: Catalog, statement: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored Statement as it was made and signed.
 
-    def _read(self, digest: str) -> dict[str, Any]:
-        key = _key(digest)
-        data = self._records.read(key)
-        if data is None or sha256_of(data) != digest:
-            raise CorruptRecord(
-                f"The catalog's record {key} {'is gone' if data is None else 'holds another environment'}",
-                hint="Restore it from a backup. A check by a gate in that environment writes it again, too.",
-            )
-        return decode(dict[str, Any], data, key)
+    Raises:
+        CorruptRecord: The record of its environment is gone, or holds another one.
+    """
+    digest = _environment_of(statement)
+    # Anything else is no digest, for which no record is looked up; `read_statement` refuses it.
+    if not isinstance(digest, str) or not is_record(_key(digest)):
+        return statement
+    # One thread at a time: most decisions have the same environment, and it is read once.
+    with _reading:
+        return _with_environment(statement, _read(catalog.records, digest))
+
+
+@lru_cache(MAX_CACHED)
+def _read(records: Records, digest: str) -> dict[str, Any]:
+    key = _key(digest)
+    data = records.read(key)
+    if data is None or sha256_of(data) != digest:
+        raise CorruptRecord(
+            f"The catalog's record {key} {'is gone' if data is None else 'holds another environment'}",
+            hint="Restore it from a backup. A check by a gate in that environment writes it again, too.",
+        )
+    return decode(dict[str, Any], data, key)
 
 
 def shortened(statement: Mapping[str, Any]) -> dict[str, Any]:

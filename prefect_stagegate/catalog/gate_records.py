@@ -6,13 +6,14 @@ Every function may raise `CatalogError`, and `CorruptRecord` for a record that i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from prefect_stagegate.catalog.catalog import Catalog
-from prefect_stagegate.catalog.evidence import kept
+from prefect_stagegate.catalog.environments import put_environment, whole_statement
 from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
@@ -29,6 +30,10 @@ from prefect_stagegate.model import (
 )
 from prefect_stagegate.model.canonical import digest_of
 
+SAME_QUESTION = 5
+"""Newest evidence that is kept of one check with one binding: some policies require several passes in a row."""
+OF_ONE_CHECK = 100
+"""Newest evidence that is kept of one check, over all bindings: each node and environment has its own."""
 _EVIDENCE = Record("stagegate.evidence", list[Evidence])
 REVOCATIONS = Record("stagegate.revocations", EvidenceRevocation)
 """Revocations of a version's evidence, which itself stays on record."""
@@ -64,7 +69,7 @@ def put_evidence(catalog: Catalog, dataset: str, digest: str, evidence: Iterable
         # Read again at each try: a record that another node created first must be kept, too.
         number = max(catalog.numbers(_EVIDENCE, dataset, digest), default=0)
         known = catalog.require(_EVIDENCE, dataset, digest, number) if number else []
-        if catalog.create(_EVIDENCE, kept([*known, *fresh]), dataset, digest, number + 1):
+        if catalog.create(_EVIDENCE, kept_evidence([*known, *fresh]), dataset, digest, number + 1):
             return
 
 
@@ -73,9 +78,23 @@ def read_evidence(catalog: Catalog, dataset: str, digest: str) -> list[Evidence]
     return next(iter(catalog.all(_EVIDENCE, dataset, digest, newest=1)), [])
 
 
+def kept_evidence(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """The evidence to keep, the oldest first as in `evidence`: reading costs the same after a thousand checks."""
+    questions: Counter[tuple[str, frozenset[tuple[str, str]]]] = Counter()
+    checks: Counter[str] = Counter()
+    newest: list[Evidence] = []
+    for answer in reversed(evidence):
+        question = (answer.check, frozenset(answer.binding.items()))
+        if questions[question] < SAME_QUESTION and checks[answer.check] < OF_ONE_CHECK:
+            newest.append(answer)
+        questions[question] += 1
+        checks[answer.check] += 1
+    return newest[::-1]
+
+
 def put_attestation(catalog: Catalog, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
     """Add a gate's decision about a version, accepting or not."""
-    catalog.add(DECISIONS, catalog.environments.store(statement), dataset, digest, target)
+    catalog.add(DECISIONS, put_environment(catalog, statement), dataset, digest, target)
 
 
 def newest_attestation(catalog: Catalog, dataset: str, digest: str, target: str) -> Mapping[str, Any] | None:
@@ -88,13 +107,13 @@ def read_attestations(
 ) -> list[Mapping[str, Any]]:
     """The decisions of a target's gate about a version, the oldest first: all, or so many of the newest."""
     stored = catalog.all(DECISIONS, dataset, digest, target, newest=newest)
-    return [catalog.environments.whole(statement) for statement in stored]
+    return [whole_statement(catalog, statement) for statement in stored]
 
 
 def read_attestation(catalog: Catalog, dataset: str, digest: str, target: str, number: int) -> Mapping[str, Any]:
     """One decision of a target's gate about a version, by its number."""
     stored = catalog.require(DECISIONS, dataset, digest, target, number)
-    return catalog.environments.whole(stored)
+    return whole_statement(catalog, stored)
 
 
 def decision_numbers(catalog: Catalog, dataset: str, digest: str) -> dict[str, int]:

@@ -16,8 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from prefect_stagegate.catalog.records import Records
-from prefect_stagegate.catalog.typed_records import decode, encode
+from prefect_stagegate.catalog.records import Records, decode, encode
 from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import CorruptRecord, RefConflict
 from prefect_stagegate.model import Identity
@@ -78,6 +77,8 @@ class Mark:
 class Log(Generic[E]):
     """One log in a store.
 
+    Whatever reads it raises `CorruptRecord` when the log is damaged, or has lost an entry that this node remembers.
+
     Args:
         records: The store.
         prefix: The prefix of its entries' keys; ends with a slash.
@@ -97,12 +98,13 @@ class Log(Generic[E]):
     memory: LogMemory | None
 
     def head(self) -> E | None:
-        """The newest entry, or None when there is none.
-
-        Raises:
-            CorruptRecord: The log is damaged, or has lost an entry that this node remembers.
-        """
+        """The newest entry, or None when there is none."""
         return self._newest(self._walk())[0]
+
+    def count(self) -> int:
+        """How many entries there are."""
+        head = self.head()
+        return head.seq if head else 0
 
     @property
     def checked(self) -> int:
@@ -117,9 +119,6 @@ class Log(Generic[E]):
 
         Args:
             keys: The keys of all entries, sorted, where the caller has listed them.
-
-        Raises:
-            CorruptRecord: As for `head`.
         """
         if keys is None and (checked := self.checked) > 1:
             last = [self._key(number) for number in range(1, checked)]
@@ -136,11 +135,7 @@ class Log(Generic[E]):
         return entry, mark.state
 
     def before(self, entry: E) -> Iterator[E]:
-        """The entries before one, the newest first; each must have the hash that the one after it holds.
-
-        Raises:
-            CorruptRecord: An entry is missing, or another one.
-        """
+        """The entries before one, the newest first; each must have the hash that the one after it holds."""
         while entry.seq > 1:
             earlier, digest = self._decoded(entry.seq - 1, self._read(entry.seq - 1))
             if digest != entry.before:
@@ -149,19 +144,11 @@ class Log(Generic[E]):
             entry = earlier
 
     def entries(self) -> list[E]:
-        """All entries, the oldest first.
-
-        Raises:
-            CorruptRecord: As for `head`.
-        """
+        """All entries, the oldest first."""
         return self.chain()[0]
 
     def chain(self) -> tuple[list[E], str]:
-        """All entries, the oldest first, and the hash of the last one as stored.
-
-        Raises:
-            CorruptRecord: As for `head`.
-        """
+        """All entries, the oldest first, and the hash of the last one as stored."""
         entries, mark = self._walk(whole=True)
         return entries, mark.hash
 
@@ -170,7 +157,6 @@ class Log(Generic[E]):
 
         Raises:
             RefConflict: The number was taken first, or the log's rules refuse the entry; nothing was changed.
-            CorruptRecord: As for `head`.
         """
         mark = self._walk()[1]
         entry = replace(entry, before=mark.hash)  # type: ignore[type-var]

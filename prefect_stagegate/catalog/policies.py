@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog.log import State
@@ -16,6 +17,7 @@ from prefect_stagegate.model.canonical import digest_of
 
 if TYPE_CHECKING:
     from prefect_stagegate.catalog.catalog import Catalog
+    from prefect_stagegate.catalog.log import Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,12 @@ class PolicyEntry:
 POLICIES = Record("stagegate.policy", PolicyEntry)
 
 
+def policy_log(catalog: Catalog, dataset: str) -> Log[PolicyEntry]:
+    """The log of a dataset's policy: damaged, too, if a policy was adopted without the required agreement."""
+    name, history = f"the policy of {dataset}", f"stagegate policy history {dataset}"
+    return catalog.log(POLICIES, dataset, name=name, history=history, prove=partial(prove_adoption, catalog, dataset))
+
+
 def adopted_as(policies: Sequence[PolicyEntry], digest: str) -> PolicyEntry | None:
     """The newest adoption of a policy by its digest; None when it was never adopted."""
     return next((entry for entry in reversed(policies) if entry.digest == digest), None)
@@ -59,7 +67,9 @@ def adopted_as(policies: Sequence[PolicyEntry], digest: str) -> PolicyEntry | No
 
 def adopted_policy(catalog: Catalog, dataset: str, digest: str) -> Mapping[str, Any]:
     """A policy that a dataset adopted, by its digest; empty when it never did."""
-    entry = adopted_as(catalog.policies(dataset, read=True), digest) or adopted_as(catalog.policies(dataset), digest)
+    entry = adopted_as(catalog.policies(dataset), digest)
+    # It may be newer than what was read.
+    entry = entry or adopted_as(policy_log(catalog, dataset).entries(), digest)
     return entry.policy if entry else {}
 
 
@@ -82,9 +92,9 @@ def adopt_policy(
     seq = head.seq + 1 if head else 1
     # Without a policy before, no target has an entry that counts.
     targets = set(catalog.folders(REFS, dataset)) - {LATEST} if head else ()
-    heads = {target: catalog.moved(dataset, target) for target in targets}
+    heads = {target: catalog.ref_log(dataset, target).count() for target in targets}
     entry = PolicyEntry(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals), heads=heads)
-    return catalog.policy_log(dataset).append(entry)
+    return policy_log(catalog, dataset).append(entry)
 
 
 Consent = Callable[[Mapping[str, Any], PolicyEntry], str]

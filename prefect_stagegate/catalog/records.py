@@ -1,4 +1,4 @@
-"""Stores of a catalog's records: a local directory or an object store, behind one small protocol.
+"""A catalog's records as bytes, in a local directory or an object store, behind one small protocol.
 
 Files with other names than records' keys are ignored in every listing: backups (`.bak`, `~`), editors' swap files and
 file managers' folders.
@@ -12,15 +12,21 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from prefect_stagegate.durable import NotARecord, make_folder, read_file, sync_folder, walk_folders, write_file
 from prefect_stagegate.errors import CatalogError, CorruptRecord
+from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.transport.objectstore import ObjectRecords
 
+T = TypeVar("T")
 # The look-ahead bounds the length.
 _NAME = r"(?![a-z0-9-]{64})[a-z0-9]+(?:-[a-z0-9]+)*"
 _HEX = r"[0-9a-f]{64}"
@@ -97,6 +103,9 @@ class Records(Protocol):
 
     url: str
     """The store's URL without credentials, for messages."""
+
+    def __hash__(self) -> int:
+        """Of its identity: what was read from one store says nothing about another."""
 
     def read(self, key: str) -> bytes | None:
         """The record, or None when there is none."""
@@ -259,6 +268,40 @@ def _remove_orphans(folder: Path) -> None:
         with suppress(FileNotFoundError):  # its writer finished, or another writer removed it
             if path.lstat().st_mtime < until:
                 path.unlink()
+
+
+def encode(value: Any, most: int = LARGEST) -> bytes:
+    """Write a dataclass, or a list of them, as JSON with sorted keys; `CatalogError` where it has over `most` bytes."""
+    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE, default=str)
+    if len(data) > most:
+        raise CatalogError(f"A record of {count_text(len(data), 'byte')} can't be written: readers take {most:,}")
+    return data
+
+
+def decode(kind: type[T], data: bytes, key: str) -> T:
+    """Read what `encode` wrote.
+
+    `kind` is the dataclass, or `list[…]` of it. Errors name `key`.
+
+    Raises:
+        CorruptRecord: The record isn't JSON, or its fields aren't those of `kind`.
+    """
+    try:
+        value: T = _adapter(cast("Any", kind)).validate_json(data)
+    except ValidationError as error:
+        # One is enough: a damaged record may have thousands.
+        first = error.errors(include_url=False)[0]
+        raise CorruptRecord(
+            f"The catalog's record {key} can't be read: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            hint="Restore it from a backup, or use the release that wrote it.",
+            dataset=dataset_of(key),
+        ) from error
+    return value
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def open_records(url: str, options: Mapping[str, Any]) -> Records:

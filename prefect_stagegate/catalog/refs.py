@@ -9,9 +9,11 @@ from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog.log import State
+from prefect_stagegate.catalog.records import encode
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CorruptRecord, UnprovedEntry
 from prefect_stagegate.model import LATEST, Identity
+from prefect_stagegate.model.canonical import sha256_of
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class RefEntry:
     """A version that this entry withdraws: no schedule promotes it again."""
     attestation: Mapping[str, Any] = field(default_factory=dict)
     """The in-toto Statement that allowed the move, or that withdrew the version; empty for `latest`. It may have its
-    environment by its digest: `Environments.whole` gives the Statement that was signed."""
+    environment by its digest: `whole_statement` gives the Statement that was signed."""
     before: str = ""
     """`sha256:<hex>` of the entry before as stored; empty for the first."""
     envelope: Mapping[str, Any] = field(default_factory=dict)
@@ -88,7 +90,7 @@ def ref_heads(catalog: Catalog, dataset: str, unreadable: UnreadableRecords | No
         with skipping(unreadable, dataset):
             entry, state = log.newest(keys_of_ref)
             if entry is not None:
-                if why := catalog.why_unproved(entry):
+                if why := why_unproved(catalog, entry):
                     raise unproved(entry, why, catalog.ref(dataset, name))
                 entries = chain([entry], log.before(entry))
                 move = next(each for each in entries if each.action is not RefAction.WITHDRAW)
@@ -99,6 +101,24 @@ def ref_heads(catalog: Catalog, dataset: str, unreadable: UnreadableRecords | No
 EntryProof = Callable[[Any, RefEntry], str]
 """Given the catalog, says why an entry of a target's log is not proved by signatures; empty when it is, or when nothing
 asks for a proof. Its `repr` names the keys: with others, entries are proved anew."""
+
+
+def why_unproved(catalog: Catalog, entry: RefEntry) -> str:
+    """Why an entry of a ref's log is not proved; empty when it is. The node remembers what was proved."""
+    proof, memory = catalog.proof, catalog.memory
+    if proof is None or entry.ref == LATEST:
+        return ""
+    # By the keys and the whole entry, which has the hash of the one before.
+    note = f"proved {sha256_of(repr(proof).encode() + encode(entry))}"
+    if memory and memory.noted(note):
+        return ""
+    why = proof(catalog, entry)
+    # It repeats what the entry before made the ref name.
+    if not why and entry.action is RefAction.WITHDRAW and entry.before:
+        why = why_unproved(catalog, next(catalog.ref_log(entry.dataset, entry.ref).before(entry)))
+    if memory and not why:
+        memory.note(note, "yes")
+    return why
 
 
 def unproved(entry: RefEntry, why: str, last: RefEntry | None) -> UnprovedEntry:

@@ -45,7 +45,10 @@ class Footer:
 
 @dataclass(frozen=True)
 class RowLayout(Generic[T]):
-    """The columns of one kind of row, and its conversion to them and back."""
+    """The columns of one kind of row, and its conversion to them and back.
+
+    Readers raise `CorruptRecord`, which names the record `key`, for what `write` did not write, or for a damaged page.
+    """
 
     schema: pa.Schema
     to_row: Callable[[T], tuple[Any, ...]]
@@ -66,23 +69,13 @@ class RowLayout(Generic[T]):
         return sink.getvalue()
 
     def read(self, data: bytes, key: str) -> Iterator[T]:
-        """The rows of the record `key`, in their order.
-
-        Raises:
-            CorruptRecord: The record is no Parquet file, or a page of it is damaged.
-        """
+        """The rows of a record, in their order."""
         with _explained(key):
             for batch in _opened(data, self.schema).iter_batches(batch_size=BATCH):
                 yield from map(self.from_row, *map(to_values, batch.columns))
 
     def footer(self, data: bytes, key: str) -> Footer:
-        """The footer of the record `key`.
-
-        `data` is the record, or so much of its end as `footer_size` says.
-
-        Raises:
-            CorruptRecord: The record is no Parquet file, or its footer is not one of `write`.
-        """
+        """The footer of a record, of which `data` is all, or so much of its end as `footer_size` says."""
         with _explained(key):
             file = _opened(data, self.schema)
             facts = {name.decode(): value.decode() for name, value in (file.schema_arrow.metadata or {}).items()}
@@ -90,11 +83,7 @@ class RowLayout(Generic[T]):
             return Footer(facts["digest"], *sums, _read_pins(facts.get("pins", "")))
 
     def counts(self, data: bytes, key: str, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
-        """The number of rows for each combination of values of some columns. Reads no other column.
-
-        Raises:
-            CorruptRecord: The record is no Parquet file, or a page of it is damaged.
-        """
+        """The number of rows for each combination of values of some columns. Reads no other column."""
         counts: Counter[tuple[str, ...]] = Counter()
         with _explained(key):
             for batch in _opened(data, self.schema).iter_batches(batch_size=BATCH, columns=list(columns)):

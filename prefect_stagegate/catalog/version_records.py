@@ -1,4 +1,8 @@
-"""The part of the catalog that keeps versions: their manifests, origins, missing objects and specs."""
+"""Records of versions: their manifests, origins, missing objects and specs.
+
+Every function may raise `CatalogError`, and `CorruptRecord` for a record that is damaged, or another version's. Readers
+of a manifest or of origins raise `UnknownRef` where the catalog has no such version.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_stagegate.catalog.records import corrupt
-from prefect_stagegate.catalog.typed_records import TypedRecords
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.model import Entry, FailedObject, Origin, Pins
@@ -19,6 +22,7 @@ from prefect_stagegate.model.manifest import Manifest, Seal, path_problem, row
 from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:
+    from prefect_stagegate.catalog.catalog import Catalog
     from prefect_stagegate.catalog.tables import Footer, RowLayout
 
 END = 1 << 16
@@ -31,193 +35,144 @@ _FAILED = Record("stagegate.failed", list[FailedObject])
 _SPECS = Record("stagegate.specs", dict[str, Any])
 
 
-class VersionRecords(TypedRecords):
-    """The records of versions. Every method may raise `CatalogError`."""
-
-    def datasets(self) -> list[str]:
-        """The names of all datasets, sorted."""
-        return self._records.folders("datasets/")
-
-    def require_dataset(self, dataset: str) -> None:
-        """Raise `UnknownDataset` when the catalog has nothing under this name."""
-        if not self._records.folders(f"datasets/{dataset}/"):
-            known = self.datasets()
-            raise UnknownDataset(
-                f"The catalog {self.url} has no dataset {dataset!r}",
-                hint=suggest(dataset, known, "It")
-                if known
-                else "It is empty: stage a spec with `stagegate stage SPEC`.",
-            )
-
-    def put_version(
-        self,
-        dataset: str,
-        digest: str,
-        files: int,
-        size: int,
-        entries: Iterable[Entry],
-        origins: Iterable[Origin],
-        pins: Pins | None = None,
-    ) -> bool:
-        """Store a version's manifest and origins; True when the manifest is new.
-
-        Args:
-            dataset: The dataset's name.
-            digest: The version's digest, which must be that of `entries`.
-            files: Number of entries.
-            size: Sum of their sizes in bytes.
-            entries: Sorted by path.
-            origins: Sorted by path; they replace those of an earlier staging of the same version.
-            pins: The summary of the origins' pins, so that readers need not count them.
-        """
-        from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, write_pins
-
-        facts = {"digest": digest, "files": str(files), "bytes": str(size)}
-        # The origins first: once a version has its manifest, its origins can be read.
-        self._records.replace(_path(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
-        key = _path(dataset, "manifests", digest)
-        # Looked up first: a known manifest, which may be large, is neither written nor sent again.
-        return not self.has_version(dataset, digest) and self._records.create(key, ENTRIES.write(entries, facts))
-
-    def has_version(self, dataset: str, digest: str) -> bool:
-        """Whether the catalog knows the version."""
-        return self._records.read_end(_path(dataset, "manifests", digest), 1) is not None
-
-    def versions(self, dataset: str) -> list[str]:
-        """The digests of all versions, sorted by digest."""
-        keys = self._records.keys(f"datasets/{dataset}/manifests/")
-        return ["sha256:" + key.rsplit("/", 1)[1].removesuffix(".parquet") for key in keys]
-
-    def manifest(self, dataset: str, digest: str) -> Manifest:
-        """The version's manifest. Its entries are a stream, which raises at its end when they don't have the digest.
-
-        Raises:
-            UnknownRef: The catalog has no such version.
-            CorruptRecord: The stored manifest is another version's.
-        """
-        from prefect_stagegate.catalog.tables import ENTRIES
-
-        key = _path(dataset, "manifests", digest)
-        data = self._require_version(dataset, digest, self._rows(ENTRIES, key))
-        sums = _sums(ENTRIES.footer(data, key), digest, key)
-
-        def entries() -> Iterator[Entry]:
-            return _verified(ENTRIES.read(data, key), digest, key, sums.bytes)
-
-        return Manifest(dataset, digest, sums.files, sums.bytes, entries)
-
-    def sums(self, dataset: str, digest: str) -> Seal:
-        """The numbers of the version's files and bytes. Reads the end of its manifest only.
-
-        Raises:
-            UnknownRef: The catalog has no such version.
-            CorruptRecord: The stored manifest is another version's.
-        """
-        from prefect_stagegate.catalog.tables import ENTRIES
-
-        key = _path(dataset, "manifests", digest)
-        end = self._require_version(dataset, digest, self._end(key))
-        return _sums(ENTRIES.footer(end, key), digest, key)
-
-    def origins(self, dataset: str, digest: str) -> Iterator[Origin]:
-        """Where the version's entries came from, sorted by path.
-
-        Raises:
-            CorruptRecord: The record is damaged, or another version's, which is known only after the last origin.
-        """
-        from prefect_stagegate.catalog.tables import ORIGINS
-
-        key = _path(dataset, "origins", digest)
-        data = self._require_version(dataset, digest, self._rows(ORIGINS, key))
-        return _verified(ORIGINS.read(data, key), digest, key)
-
-    def origin_counts(self, dataset: str, digest: str) -> Counter[str]:
-        """How many of the version's entries came from each source, by its URL.
-
-        Raises:
-            CorruptRecord: The record is damaged.
-        """
-        from prefect_stagegate.catalog.tables import ORIGINS
-
-        key = _path(dataset, "origins", digest)
-        data = self._require_version(dataset, digest, self._rows(ORIGINS, key))
-        return Counter({url: count for (url,), count in ORIGINS.counts(data, key, ("source",)).items()})
-
-    def pins(self, dataset: str, digest: str) -> Pins | None:
-        """The summary of the pins of the version's origins; None without a record of its origins.
-
-        Raises:
-            CorruptRecord: The record is damaged.
-        """
-        from prefect_stagegate.catalog.tables import ORIGINS
-
-        key = _path(dataset, "origins", digest)
-        end = self._end(key)
-        if end is None:
-            return None
-        footer = ORIGINS.footer(end, key)
-        if footer.digest != digest:
-            raise corrupt(key, f"belongs to the version {footer.digest}")
-        if footer.pins:
-            return footer.pins
-        # Records of earlier releases have no summary.
-        counts = ORIGINS.counts(self._rows(ORIGINS, key) or b"", key, ("pin_kind", "pin_strength"))
-        return Pins.of({(kind, strength): count for (kind, strength), count in counts.items()})
-
-    def _rows(self, layout: RowLayout[Any], key: str) -> bytes | None:
-        """A whole manifest or origins; None when there is no such record. Its footer bounds how much is read."""
-        end = self._end(key)
-        # A shorter one came with its end.
-        if end is None or len(end) < END:
-            return end
-        rows = layout.footer(end, key).rows
-        return self._records.read_end(key, min((rows + 1) * ROW_BYTES, MOST_BYTES))
-
-    def _end(self, key: str) -> bytes | None:
-        """The end of a record, with its whole footer; None when there is no such record."""
-        from prefect_stagegate.catalog.tables import footer_size
-
-        end = self._records.read_end(key, END)
-        needed = footer_size(end) if end else 0
-        # Nearly always one read: only the footers of very many row groups are longer.
-        return end if needed <= END else self._records.read_end(key, min(needed, MOST_FOOTER))
-
-    def _require_version(self, dataset: str, digest: str, data: bytes | None) -> bytes:
-        if data is None:
-            self.require_dataset(dataset)
-            raise UnknownRef(
-                f"The catalog has no version {digest} of {dataset}",
-                hint=f"`stagegate ls {dataset}` lists its versions.",
-                dataset=dataset,
-            )
-        return data
+def dataset_names(catalog: Catalog) -> list[str]:
+    """The names of all datasets, sorted."""
+    return catalog.records.folders("datasets/")
 
 
-def put_failed(catalog: TypedRecords, dataset: str, digest: str, failed: Sequence[FailedObject]) -> None:
+def require_dataset(catalog: Catalog, dataset: str) -> None:
+    """Raise `UnknownDataset` when the catalog has nothing under this name."""
+    if not catalog.records.folders(f"datasets/{dataset}/"):
+        known = dataset_names(catalog)
+        raise UnknownDataset(
+            f"The catalog {catalog.url} has no dataset {dataset!r}",
+            hint=suggest(dataset, known, "It") if known else "It is empty: stage a spec with `stagegate stage SPEC`.",
+        )
+
+
+def put_version(
+    catalog: Catalog,
+    dataset: str,
+    version: Seal,
+    entries: Iterable[Entry],
+    origins: Iterable[Origin],
+    pins: Pins | None = None,
+) -> bool:
+    """Store a version's manifest and origins; True when the manifest is new.
+
+    Args:
+        catalog: The catalog.
+        dataset: The dataset's name.
+        version: The digest and the totals of `entries`.
+        entries: Sorted by path.
+        origins: Sorted by path; they replace those of an earlier staging of the same version.
+        pins: The summary of the origins' pins, so that readers need not count them.
+    """
+    from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, write_pins
+
+    digest = version.digest
+    facts = {"digest": digest, "files": str(version.files), "bytes": str(version.bytes)}
+    # The origins first: once a version has its manifest, its origins can be read.
+    catalog.records.replace(_path(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
+    key = _path(dataset, "manifests", digest)
+    # Looked up first: a known manifest, which may be large, is neither written nor sent again.
+    return not has_version(catalog, dataset, digest) and catalog.records.create(key, ENTRIES.write(entries, facts))
+
+
+def has_version(catalog: Catalog, dataset: str, digest: str) -> bool:
+    """Whether the catalog knows the version."""
+    return catalog.records.read_end(_path(dataset, "manifests", digest), 1) is not None
+
+
+def version_digests(catalog: Catalog, dataset: str) -> list[str]:
+    """The digests of all versions, sorted."""
+    keys = catalog.records.keys(f"datasets/{dataset}/manifests/")
+    return ["sha256:" + key.rsplit("/", 1)[1].removesuffix(".parquet") for key in keys]
+
+
+def read_manifest(catalog: Catalog, dataset: str, digest: str) -> Manifest:
+    """The version's manifest. Its entries are a stream, which raises at its end when they don't have the digest."""
+    from prefect_stagegate.catalog.tables import ENTRIES
+
+    key = _path(dataset, "manifests", digest)
+    data = _require_version(catalog, dataset, digest, _rows(catalog, ENTRIES, key))
+    sums = _sums(ENTRIES.footer(data, key), digest, key)
+
+    def entries() -> Iterator[Entry]:
+        return _verified(ENTRIES.read(data, key), digest, key, sums.bytes)
+
+    return Manifest(dataset, digest, sums.files, sums.bytes, entries)
+
+
+def read_seal(catalog: Catalog, dataset: str, digest: str) -> Seal:
+    """The numbers of the version's files and bytes. Reads the end of its manifest only."""
+    from prefect_stagegate.catalog.tables import ENTRIES
+
+    key = _path(dataset, "manifests", digest)
+    return _sums(ENTRIES.footer(_require_version(catalog, dataset, digest, _end(catalog, key)), key), digest, key)
+
+
+def read_origins(catalog: Catalog, dataset: str, digest: str) -> Iterator[Origin]:
+    """Where the version's entries came from, sorted by path. That they are another version's is known at their end."""
+    from prefect_stagegate.catalog.tables import ORIGINS
+
+    key = _path(dataset, "origins", digest)
+    data = _require_version(catalog, dataset, digest, _rows(catalog, ORIGINS, key))
+    return _verified(ORIGINS.read(data, key), digest, key)
+
+
+def count_origins(catalog: Catalog, dataset: str, digest: str) -> Counter[str]:
+    """How many of the version's entries came from each source, by its URL."""
+    from prefect_stagegate.catalog.tables import ORIGINS
+
+    key = _path(dataset, "origins", digest)
+    data = _require_version(catalog, dataset, digest, _rows(catalog, ORIGINS, key))
+    return Counter({url: count for (url,), count in ORIGINS.counts(data, key, ("source",)).items()})
+
+
+def read_pins(catalog: Catalog, dataset: str, digest: str) -> Pins | None:
+    """The summary of the pins of the version's origins; None without a record of its origins."""
+    from prefect_stagegate.catalog.tables import ORIGINS
+
+    key = _path(dataset, "origins", digest)
+    end = _end(catalog, key)
+    if end is None:
+        return None
+    footer = ORIGINS.footer(end, key)
+    if footer.digest != digest:
+        raise corrupt(key, f"belongs to the version {footer.digest}")
+    if footer.pins:
+        return footer.pins
+    # Records of earlier releases have no summary.
+    counts = ORIGINS.counts(_rows(catalog, ORIGINS, key) or b"", key, ("pin_kind", "pin_strength"))
+    return Pins.of({(kind, strength): count for (kind, strength), count in counts.items()})
+
+
+def put_failed(catalog: Catalog, dataset: str, digest: str, failed: Sequence[FailedObject]) -> None:
     """Store the objects that the version lacks from here on; the same list again writes nothing."""
     if read_failed(catalog, dataset, digest) != tuple(failed):
         catalog.add(_FAILED, list(failed), dataset, digest)
 
 
-def read_failed(catalog: TypedRecords, dataset: str, digest: str) -> tuple[FailedObject, ...]:
+def read_failed(catalog: Catalog, dataset: str, digest: str) -> tuple[FailedObject, ...]:
     """The objects that could not be staged when the version was staged last."""
     newest = catalog.all(_FAILED, dataset, digest, newest=1)
     return tuple(newest[0]) if newest else ()
 
 
-def put_spec(catalog: TypedRecords, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:
+def put_spec(catalog: Catalog, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:
     """Store the spec that the version is staged from, from here on; the same again writes nothing."""
     if staged_spec(catalog, dataset, digest) != canonical:
         # With the digest, so that a copy of another version's record is refused.
         catalog.add(_SPECS, {"version": digest, "spec": dict(canonical)}, dataset, digest)
 
 
-def staged_spec(catalog: TypedRecords, dataset: str, digest: str) -> dict[str, Any] | None:
+def staged_spec(catalog: Catalog, dataset: str, digest: str) -> dict[str, Any] | None:
     """The canonical spec that the version was staged from last; None without one."""
     return next(staged_specs(catalog, dataset, digest), None)
 
 
-def staged_specs(catalog: TypedRecords, dataset: str, digest: str) -> Iterator[dict[str, Any]]:
+def staged_specs(catalog: Catalog, dataset: str, digest: str) -> Iterator[dict[str, Any]]:
     """All specs that the version was staged from, the newest first."""
     for number in reversed(catalog.numbers(_SPECS, dataset, digest)):
         record = catalog.require(_SPECS, dataset, digest, number)
@@ -235,6 +190,37 @@ def load_tables() -> None:
 def _import_tables() -> None:
     with suppress(Exception):  # the first use raises it again
         import_module(f"{__package__}.tables")
+
+
+def _rows(catalog: Catalog, layout: RowLayout[Any], key: str) -> bytes | None:
+    """A whole manifest or origins; None when there is no such record. Its footer bounds how much is read."""
+    end = _end(catalog, key)
+    # A shorter one came with its end.
+    if end is None or len(end) < END:
+        return end
+    rows = layout.footer(end, key).rows
+    return catalog.records.read_end(key, min((rows + 1) * ROW_BYTES, MOST_BYTES))
+
+
+def _end(catalog: Catalog, key: str) -> bytes | None:
+    """The end of a record, with its whole footer; None when there is no such record."""
+    from prefect_stagegate.catalog.tables import footer_size
+
+    end = catalog.records.read_end(key, END)
+    needed = footer_size(end) if end else 0
+    # Nearly always one read: only the footers of very many row groups are longer.
+    return end if needed <= END else catalog.records.read_end(key, min(needed, MOST_FOOTER))
+
+
+def _require_version(catalog: Catalog, dataset: str, digest: str, data: bytes | None) -> bytes:
+    if data is None:
+        require_dataset(catalog, dataset)
+        raise UnknownRef(
+            f"The catalog has no version {digest} of {dataset}",
+            hint=f"`stagegate ls {dataset}` lists its versions.",
+            dataset=dataset,
+        )
+    return data
 
 
 def _verified(rows: Iterable[R], digest: str, key: str, size: int | None = None) -> Iterator[R]:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
+from prefect_stagegate.catalog.version_records import has_version
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.gate.accepted import accepted_below, last_accepted
 from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
@@ -22,7 +23,7 @@ from prefect_stagegate.units import age_text, digest_text, time_text
 @Fact
 def is_in_catalog(context: CheckContext, digest: str) -> bool:
     """Whether the catalog still has the manifest of a version of this dataset."""
-    return context.workspace.catalog.has_version(context.dataset, digest)
+    return has_version(context.workspace.catalog, context.dataset, digest)
 
 
 class Rollback(Parameters):

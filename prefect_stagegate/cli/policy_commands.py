@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from prefect_stagegate.catalog.policies import policy_log
+from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.cli.flags import Display, Json, Places, Signature
 from prefect_stagegate.cli.printing import ANYBODY, print_changes, print_json, print_result, say, say_line, say_lines
 from prefect_stagegate.errors import ExitCode, UsageError
@@ -36,8 +38,8 @@ def policy_show(dataset: str, /, *, json: Json = False, places: Places = Places(
         The dataset's name.
     """
     workspace = places.workspace()
-    workspace.catalog.require_dataset(check_name("dataset", dataset))
-    adoption = workspace.catalog.policy(dataset)
+    require_dataset(workspace.catalog, check_name("dataset", dataset))
+    adoption = policy_log(workspace.catalog, dataset).head()
     if adoption is None:
         raise UsageError(
             f"{dataset} adopted no policy yet",
@@ -183,10 +185,10 @@ def policy_history(
     from prefect_stagegate.cli.record_commands import policy_lines
 
     workspace = places.workspace()
-    workspace.catalog.require_dataset(check_name("dataset", dataset))
+    require_dataset(workspace.catalog, check_name("dataset", dataset))
     # Before the log is read: what this node remembers would refuse a log that was restored.
     if forget:
-        workspace.catalog.policy_log(dataset).forget()
+        policy_log(workspace.catalog, dataset).forget()
     adoptions = job.adoptions(workspace, dataset)
     if json:
         print_json([asdict(entry) | {"digest": entry.digest, "changes": changes} for entry, changes in adoptions])

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from prefect_stagegate.catalog import PolicyEntry, RefAction, RefEntry
+from prefect_stagegate.catalog.environments import whole_statement
 from prefect_stagegate.cli.flags import Json, Places, ReportFiles, VersionName
 from prefect_stagegate.cli.printing import print_records, print_result, say, say_line, say_lines, write_output
 from prefect_stagegate.errors import CorruptRecord, ExitCode, UsageError
@@ -136,7 +137,7 @@ def _answer_text(answer: Approval) -> str:
 def _whole(workspace: Workspace, move: RefEntry, unreadable: UnreadableRecords) -> RefEntry:
     """An entry with its attestation as it was signed."""
     with unreadable.skip(move.dataset):
-        return replace(move, attestation=workspace.catalog.environments.whole(move.attestation))
+        return replace(move, attestation=whole_statement(workspace.catalog, move.attestation))
     return move
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, moves, withdrawn
+from prefect_stagegate.catalog.environments import whole_statement
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.gate.check_context import CheckContext, Fact
 from prefect_stagegate.gate.records.attest import decision_of, read_statement
@@ -92,4 +93,4 @@ def environment_of(catalog: Catalog, entry: RefEntry) -> Environment:
     Raises:
         CorruptRecord: Its record is gone or damaged, or is that of another decision.
     """
-    return read_statement(catalog.environments.whole(entry.attestation)).environment
+    return read_statement(whole_statement(catalog, entry.attestation)).environment

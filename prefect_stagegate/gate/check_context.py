@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, cast
 
+from prefect_stagegate.catalog.version_records import read_origins
 from prefect_stagegate.environment import UNKNOWN, Environment
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Approval, ApprovalRequest, Entry, EvidenceRevocation, Identity, Origin, Waiver
@@ -171,7 +172,7 @@ def local_view(context: CheckContext) -> Path | None:
 @FreshFact
 def origins(context: CheckContext) -> Iterator[Origin]:
     """Where the version's entries came from."""
-    return context.workspace.catalog.origins(context.dataset, context.digest)
+    return read_origins(context.workspace.catalog, context.dataset, context.digest)
 
 
 @dataclass(frozen=True, slots=True)

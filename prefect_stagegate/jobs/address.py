@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry
+from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
 from prefect_stagegate.model import Address
@@ -108,7 +109,7 @@ def resolve(workspace: Workspace, version_or_spec: SpecLike | Address, spec: Spe
     address = Address(dataset) if isinstance(parsed, Spec) else parsed
     digest = workspace.catalog.resolve(address)
     ref = "" if address.is_version else address.ref
-    adoption = workspace.catalog.policy(dataset)
+    adoption = policy_log(workspace.catalog, dataset).head()
     tried = read_spec(spec) if spec is not None else parsed if isinstance(parsed, Spec) else None
     if tried is not None and tried.dataset != dataset:
         raise UsageError(
@@ -144,7 +145,7 @@ def stored_spec(workspace: Workspace, dataset: str, digest: str) -> Spec:
     Raises:
         UsageError: No spec is stored beside the version.
     """
-    return judged_spec(workspace.catalog, dataset, digest, workspace.catalog.policy(dataset))
+    return judged_spec(workspace.catalog, dataset, digest, policy_log(workspace.catalog, dataset).head())
 
 
 def judged_spec(catalog: Catalog, dataset: str, digest: str, adoption: PolicyEntry | None) -> Spec:

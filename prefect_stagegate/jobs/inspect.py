@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, gate_records
 from prefect_stagegate.catalog.refs import REFS, ref_heads
-from prefect_stagegate.catalog.version_records import read_failed
+from prefect_stagegate.catalog.version_records import (
+    dataset_names,
+    read_failed,
+    read_manifest,
+    read_pins,
+    read_seal,
+    require_dataset,
+    version_digests,
+)
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.gating.policy import adoptions
 from prefect_stagegate.model import LATEST, Address, EvidenceRevocation, FailedObject, Pins, PolicyChange, Waiver
@@ -68,23 +76,23 @@ def list_versions(
     """
     catalog = workspace.catalog
     if dataset is not None:
-        catalog.require_dataset(dataset)
+        require_dataset(catalog, dataset)
     unreadable = unreadable or UnreadableRecords()
     leases = workspace.cache.leases.live(unreadable)
     lines: list[VersionLine] = []
     with ThreadPoolExecutor(READERS, "stagegate-versions") as pool:
-        for name in [dataset] if dataset else catalog.datasets():
+        for name in [dataset] if dataset else dataset_names(catalog):
             refs = _Refs(workspace, name, unreadable)
             staged = _staging_times(workspace, name, unreadable)
 
             def read(digest: str, name: str = name, refs: _Refs = refs) -> tuple[VersionLine | None, UnreadableRecords]:
                 lost = UnreadableRecords()
                 with lost.skip(name):
-                    return _line(workspace, name, catalog.sums(name, digest), refs, leases, lost), lost
+                    return _line(workspace, name, read_seal(catalog, name, digest), refs, leases, lost), lost
                 return None, lost
 
             of_dataset = []
-            for line, lost in pool.map(read, catalog.versions(name)):
+            for line, lost in pool.map(read, version_digests(catalog, name)):
                 unreadable.update(lost)
                 of_dataset += [replace(line, staged_at=staged.get(line.digest, ""))] if line else []
             lines += sorted(of_dataset, key=lambda line: (line.staged_at, line.digest))
@@ -103,7 +111,7 @@ def show(
         CorruptRecord: The ref or the manifest can't be read.
     """
     unreadable = unreadable or UnreadableRecords()
-    manifest = workspace.catalog.manifest(address.dataset, workspace.catalog.resolve(address))
+    manifest = read_manifest(workspace.catalog, address.dataset, workspace.catalog.resolve(address))
     refs = _Refs(workspace, address.dataset, unreadable)
     sums = Seal(manifest.digest, manifest.files, manifest.bytes)
     line = _line(workspace, address.dataset, sums, refs, workspace.cache.leases.live(unreadable), unreadable)
@@ -158,7 +166,7 @@ def failed(
 
 def compare(workspace: Workspace, old: Address, new: Address) -> Iterator[Difference]:
     """Compare the entries of two versions, in the order of their paths."""
-    before, after = (workspace.catalog.manifest(a.dataset, workspace.catalog.resolve(a)) for a in (old, new))
+    before, after = (read_manifest(workspace.catalog, a.dataset, workspace.catalog.resolve(a)) for a in (old, new))
     return diff(before.entries(), after.entries())
 
 
@@ -208,7 +216,7 @@ def require_log(workspace: Workspace, address: Address) -> None:
     if address.ref:
         workspace.catalog.require_ref(address.dataset, address.ref)
     else:
-        workspace.catalog.require_dataset(address.dataset)
+        require_dataset(workspace.catalog, address.dataset)
 
 
 def _staging_times(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> dict[str, str]:
@@ -233,7 +241,7 @@ def _line(
     digest = sums.digest
     pins = None
     with unreadable.skip(dataset):
-        pins = workspace.catalog.pins(dataset, digest)
+        pins = read_pins(workspace.catalog, dataset, digest)
     here = workspace.cache.views.path(dataset, digest) is not None
     return VersionLine(
         dataset,

@@ -56,8 +56,8 @@ def open_workspace(
         # The catalog notes here which log entries this node has checked.
         memory=opened.memory,
         consent=consent,
+        proof=SignatureProof.by(settings),
     )
-    opened_catalog.proof = SignatureProof.by(settings)
     return Workspace(
         opened,
         opened_catalog,

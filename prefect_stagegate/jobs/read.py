@@ -132,8 +132,7 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
 
         settings = Settings.from_environment(os.environ)
         try:
-            catalog = Catalog.open(url or settings.catalog, create=False)
-            catalog.proof = SignatureProof.by(settings)
+            catalog = Catalog.open(url or settings.catalog, create=False, proof=SignatureProof.by(settings))
         except CatalogError as error:
             raise UnknownRef(
                 f"{address} is found by the catalog's log, and the catalog can't be read: {error.message}",

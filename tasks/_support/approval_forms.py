@@ -27,6 +27,7 @@ from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
 from pydantic import ConfigDict, Field
 
 from prefect_stagegate.catalog.gate_records import awaited_request, read_answers
+from prefect_stagegate.catalog.version_records import read_seal
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
@@ -124,7 +125,7 @@ def ask_for_approval(
     # The form is the first step. The last step would ask the gate again, which the run does by itself.
     report = replace(report, steps=(BY_FORM, *report.steps[:-1]))
     show_decision(workspace, report)
-    sums = workspace.catalog.sums(decision.dataset, decision.digest)
+    sums = read_seal(workspace.catalog, decision.dataset, decision.digest)
     page = render("markdown", proposal_document(report, decision, sums, until=wait.until, why=why))
     left = (moment(wait.until) - now()).total_seconds()
     form_type = ApprovalForm.with_initial_data(description=page)

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from prefect_stagegate import doors
-from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.errors import AdapterFailed, SourceUnavailable, StagegateError, TransferFailed
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.doctor import examine
@@ -24,6 +23,7 @@ from prefect_stagegate.sources.local.local_source import FileSource
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.transport.http import Request, Response
 from prefect_stagegate.workspace import Workspace
+from tests.support.versions import read_failed, read_manifest
 
 RAISED: tuple[Exception, ...] = (
     ValueError("month must be in 1..12"),
@@ -213,7 +213,7 @@ def test_one_object_fails_and_the_others_are_staged(
 ) -> None:
     brittle(ValueError("month must be in 1..12"), method)
     version = stage(workspace, {**spec, "max_failed_objects": 1})
-    assert sorted(entry.path for entry in workspace.catalog.manifest("things", version.digest).entries()) == [
+    assert sorted(entry.path for entry in read_manifest(workspace.catalog, "things", version.digest).entries()) == [
         "a.bin",
         "c.bin",
         "sound/d.bin",

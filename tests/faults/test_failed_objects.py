@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.flows import stage as stage_flow
 from prefect_stagegate.jobs.gating.check import check
@@ -23,6 +22,7 @@ from prefect_stagegate.workspace import Workspace
 from tests.support.faults import Status
 from tests.support.proxy import FaultProxy
 from tests.support.told import artifact
+from tests.support.versions import read_failed
 
 KEYS = ("a.bin", "b.bin", "c.bin", "d|e.bin")
 BROKEN = ("b.bin", "d|e.bin")

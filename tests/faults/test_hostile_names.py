@@ -27,12 +27,13 @@ from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Version
-from prefect_stagegate.model.manifest import path_problem, row
+from prefect_stagegate.model.manifest import Seal, path_problem, row
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.workspace import Workspace
 from tests.support.hostile_names import BATCHES, NAMES, acting, report_about
 from tests.support.http_servers import Handler, http_server
 from tests.support.renderings import to_markdown, to_rich, to_text
+from tests.support.versions import put_version, read_manifest
 
 
 def test_the_generator_gives_enough_of_each_kind() -> None:
@@ -75,7 +76,7 @@ def as_glob(key: str) -> str:
 
 def check_version(workspace: Workspace, version: Version, contents: dict[str, bytes]) -> None:
     """The view, the manifest and the catalog hold exactly these entries."""
-    entries = {entry.path: entry for entry in workspace.catalog.manifest("odd", version.digest).entries()}
+    entries = {entry.path: entry for entry in read_manifest(workspace.catalog, "odd", version.digest).entries()}
     assert entries.keys() == contents.keys()
     paths = {
         os.path.relpath(os.path.join(folder, name), version.path)
@@ -216,7 +217,7 @@ def test_a_manifest_that_climbs_out_of_its_view_is_refused(tmp_path: Path, works
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "a").write_bytes(b"a")
     version = stage(workspace, {"stagegate": 1, "dataset": "odd", "sources": [{"url": str(tmp_path / "source")}]})
-    (entry,) = workspace.catalog.manifest("odd", version.digest).entries()
+    (entry,) = read_manifest(workspace.catalog, "odd", version.digest).entries()
     for path in ("../climbed", "/tmp/climbed", "a\nb"):
         forged = type(entry)(path, entry.size, entry.digest)
         with pytest.raises(StagegateError, match=r"can't be in a view"):
@@ -233,8 +234,8 @@ def forged_manifest(catalog: Catalog, entry: Any) -> Iterator[Any]:
     import hashlib
 
     digest = "sha256:" + hashlib.sha256(row(entry)).hexdigest()
-    catalog.put_version("odd", digest, 1, entry.size, [entry], [])
-    return catalog.manifest("odd", digest).entries()
+    put_version(catalog, "odd", Seal(digest, 1, entry.size), [entry], [])
+    return read_manifest(catalog, "odd", digest).entries()
 
 
 # ── what people read ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -25,6 +25,7 @@ from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.workspace import Workspace
+from tests.support.versions import read_manifest
 
 OWNER, NEIGHBOUR, GROUP = 40_001, 40_002, 40_100
 FILES = {"a.bin": b"the first", "b/c.bin": b"the second", "empty": b""}
@@ -74,7 +75,7 @@ def test_what_is_no_blob_is_not_believed_for_its_place_and_size(
 ) -> None:
     version = stage(workspace, spec)
     (entry,) = [
-        entry for entry in workspace.catalog.manifest("things", version.digest).entries() if entry.path == "a.bin"
+        entry for entry in read_manifest(workspace.catalog, "things", version.digest).entries() if entry.path == "a.bin"
     ]
     blob = workspace.cache.layout.blob(entry.digest)
     shutil.rmtree(workspace.cache.root / "views" / "things")
@@ -262,7 +263,7 @@ def test_blob_planted_by_another_user_is_hashed_first(shared: Path, spec: dict[s
     cache = Cache.open(shared / "home" / "cache")
     (version,) = list(cache.views.all())
     workspace = open_workspace(cache.root, shared / "catalog")
-    entries = {entry.path: entry for entry in workspace.catalog.manifest(*version).entries()}
+    entries = {entry.path: entry for entry in read_manifest(workspace.catalog, *version).entries()}
     shutil.rmtree(cache.root / "views" / "things")
     for name, data in (("a.bin", b"no first!"), ("b/c.bin", FILES["b/c.bin"])):
         blob = cache.layout.blob(entries[name].digest)

@@ -19,6 +19,7 @@ from prefect_stagegate.model import Address
 from prefect_stagegate.model.manifest import seal
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.proxy import FaultProxy
+from tests.support.versions import dataset_names, read_manifest
 
 PART = 1 << 18
 IN_FLIGHT = 4
@@ -81,7 +82,7 @@ def test_killed_stage_resumes(spec: Path, seaweedfs: SeaweedFS, proxy: FaultProx
         (folder / name).write_bytes(data)
     version = stage(calm, {"stagegate": 1, "dataset": "things", "sources": [{"url": str(folder)}]})
     assert output.splitlines()[0] == version.address
-    assert seal(calm.catalog.manifest("things", version.digest).entries()).digest == version.digest
+    assert seal(read_manifest(calm.catalog, "things", version.digest).entries()).digest == version.digest
 
 
 def test_interrupted_stage_ends_in_time_with_one_line(spec: Path, seaweedfs: SeaweedFS, proxy: FaultProxy) -> None:
@@ -95,4 +96,4 @@ def test_interrupted_stage_ends_in_time_with_one_line(spec: Path, seaweedfs: Sea
     assert len(errors.splitlines()) == 1
     workspace = open_workspace(spec.parent / "cache", spec.parent / "catalog")
     assert workspace.cache.leases.live() == []
-    assert Address("things").dataset not in workspace.catalog.datasets()
+    assert Address("things").dataset not in dataset_names(workspace.catalog)

@@ -16,6 +16,7 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Address
+from tests.support.versions import has_version, read_manifest, read_origins
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0), pytest.mark.usefixtures("soon")]
 
@@ -49,10 +50,12 @@ def _entries(truth: Truth, folder: Path) -> None:
         catalog = node(folder).catalog
         for digest, entries in truth.entries.items():
             with suppress(StagegateError):
-                if list(catalog.manifest("things", digest).entries()) != entries:
+                if list(read_manifest(catalog, "things", digest).entries()) != entries:
                     raise WrongOutcome(f"the manifest of {digest} gave other entries")
             with suppress(StagegateError):
-                given = [(origin.path, origin.size, origin.digest) for origin in catalog.origins("things", digest)]
+                given = [
+                    (origin.path, origin.size, origin.digest) for origin in read_origins(catalog, "things", digest)
+                ]
                 if given != [(entry.path, entry.size, entry.digest) for entry in entries]:
                     raise WrongOutcome(f"the origins of {digest} gave other entries")
 
@@ -82,7 +85,7 @@ def _bytes(truth: Truth, folder: Path) -> None:
             return
         for digest, entries in truth.entries.items():
             view = workspace.cache.views.path("things", digest)
-            if view is None or not workspace.catalog.has_version("things", digest):
+            if view is None or not has_version(workspace.catalog, "things", digest):
                 continue
             for entry in entries:
                 if (view / entry.path).read_bytes() != _of(truth, digest, entry.path):

@@ -28,6 +28,7 @@ from prefect_stagegate.jobs.review.attestations import verify_attestation
 from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Version
+from prefect_stagegate.model.manifest import Seal
 from prefect_stagegate.tasks import (
     check_readiness,
     promote_dataset,
@@ -38,6 +39,7 @@ from prefect_stagegate.tasks import (
 )
 from prefect_stagegate.units import digest_text
 from tests.support.scenario import INES, Scenario
+from tests.support.versions import put_version
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 GATES = {
@@ -207,7 +209,7 @@ def test_mistyped_target_of_a_run_names_the_right_one(read_place: ThreeVersions)
 
 def test_an_ambiguous_digest_moves_nothing(versions: ThreeVersions) -> None:
     twin = versions.second.digest[:-4] + ("0000" if versions.second.digest[-4:] != "0000" else "0001")
-    versions.node().catalog.put_version("things", twin, 0, 0, [], [])
+    put_version(versions.node().catalog, "things", Seal(twin, 0, 0), [], [])
     address = Address.parse(second(versions, "digest"))
     for job in (lambda: stage(versions.node(), address), lambda: promote(versions.node(), address, "pilot")):
         with pytest.raises(UnknownRef, match="ambiguous") as caught:

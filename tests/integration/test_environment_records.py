@@ -26,6 +26,7 @@ from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.model import Address
 from tests.support.keys import new_key
 from tests.support.scenario import ADA, Scenario
+from tests.support.versions import put_environment, whole_statement
 
 THINGS, PILOT, PRODUCTION = (Address("things", ref) for ref in ("", "pilot", "production"))
 GATES = {
@@ -131,7 +132,7 @@ def test_earlier_entry_is_whole_and_goes_on(
     # As releases before wrote it; nobody read it yet.
     path = scenario.entry(ref="production")
     entry = json.loads(path.read_bytes())
-    entry["attestation"] = json.loads(json.dumps(scenario.node().catalog.environments.whole(entry["attestation"])))
+    entry["attestation"] = json.loads(json.dumps(whole_statement(scenario.node().catalog, entry["attestation"])))
     path.write_text(json.dumps(entry))
     on = EnvironmentScenario(tmp_path, gates=GATES)
     on.on["cache"] = tmp_path / "another"
@@ -212,7 +213,7 @@ def test_nothing_names_an_environment_that_was_not_written(
         catalog.move_ref("things", "pilot", digest, head=head, action=RefAction.PROMOTE, who=ADA, attestation=statement)
     with pytest.raises(CatalogError, match="No space left"):
         put_attestation(catalog, "things", digest, "pilot", statement)
-    assert catalog.moved("things", "pilot") == decision_numbers(catalog, "things", digest)["pilot"] == 1
+    assert catalog.ref_log("things", "pilot").count() == decision_numbers(catalog, "things", digest)["pilot"] == 1
 
 
 # ── records that were exchanged ─────────────────────────────────────────────────────────────────────────────────────
@@ -230,7 +231,7 @@ def test_another_environment_is_not_believed(
     )
     other = replace(attested.environment, image="sha256:" + "0" * 64)
     # A record under its right name, which the pilot's entry names instead.
-    stored = scenario.node().catalog.environments.store(attest(attested.decision, other))
+    stored = put_environment(scenario.node().catalog, attest(attested.decision, other))
     scenario.edit(lambda extension: extension.update(environment=stored["predicate"]["stagegate"]["environment"]))
     if signed:
         scenario.edit(lambda extension: extension["decision"].update(environment=other.fingerprint))

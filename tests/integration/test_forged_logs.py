@@ -236,8 +236,8 @@ def test_reading_a_known_log_costs_one_record(scenario: ForgedScenario) -> None:
         scenario.to_production(text)
     node = scenario.node()
     node.catalog.resolve(PRODUCTION)
-    records = CountedRecords(node.catalog._records)
-    node.catalog._records = records
+    records = CountedRecords(node.catalog.records)
+    node.catalog.records = records
     node.catalog.resolve(PRODUCTION)
     assert records.calls == {"list": 1, "read": 1}
 
@@ -246,7 +246,7 @@ def test_whole_log_reads_the_policy_s_log_once(scenario: ForgedScenario) -> None
     for text in ("one", "two", "three"):
         scenario.to_production(text)
     node = scenario.node(cache="elsewhere")
-    node.catalog._records = records = CountedRecords(node.catalog._records)
+    node.catalog.records = records = CountedRecords(node.catalog.records)
     node.catalog.history("things", "production")
     assert records.calls == {"list": 2, "read": 4}
 

@@ -22,6 +22,7 @@ from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.validations.files import calls
 from tests.support.scenario import exit_code
+from tests.support.versions import policy_log, read_manifest
 
 
 def first_spec(folder: Path, dataset: str = "") -> FirstSpec:
@@ -70,7 +71,7 @@ def test_edits_need_nobody_else_before_a_promotion(tmp_path: Path) -> None:
     assert not run("promote", "trips", "--to", "pilot")
     edit("coverage, ", "")
     assert not run("stage", str(written))
-    assert len(open_workspace(tmp_path / "cache", tmp_path / "catalog").catalog.policies("trips")) == 2
+    assert len(policy_log(open_workspace(tmp_path / "cache", tmp_path / "catalog").catalog, "trips").entries()) == 2
     assert run("policy", "adopt", str(written), "--reason", "less") == 4
 
 
@@ -216,7 +217,7 @@ def test_several_sources_go_into_a_folder_each(tmp_path: Path, monkeypatch: pyte
     ]
     workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
     version = stage(workspace, "specs/both.yaml")
-    assert sorted(entry.path for entry in workspace.catalog.manifest("both", version.digest).entries()) == [
+    assert sorted(entry.path for entry in read_manifest(workspace.catalog, "both", version.digest).entries()) == [
         "trips/2026.csv",
         "weather/2026.csv",
     ]

@@ -15,6 +15,7 @@ from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.workspace import Workspace
 from tests.support.scripted import ScriptedSource
+from tests.support.versions import read_manifest
 
 LATIN, GREEK = {"script": "latin"}, {"script": "greek"}
 
@@ -58,7 +59,7 @@ def learnt(node: Workspace, spec: Spec) -> list[str]:
 
 def test_another_node_learns_pins(workspace: Workspace, other: Workspace) -> None:
     version = stage(workspace, spec_of({"options": LATIN}))
-    (entry,) = workspace.catalog.manifest("books", version.digest).entries()
+    (entry,) = read_manifest(workspace.catalog, "books", version.digest).entries()
     # What the spec says beside the source's place changes nothing about its bytes.
     assert learnt(other, spec_of({"options": LATIN, "rehash": "when_weak"}, license="CC0-1.0")) == [entry.digest]
 
@@ -80,7 +81,7 @@ def test_source_elsewhere_teaches_nothing(workspace: Workspace, other: Workspace
 
 def test_sources_of_one_url_teach_their_own_pins(workspace: Workspace, other: Workspace) -> None:
     version = stage(workspace, spec_of({"options": LATIN}, {"options": GREEK}))
-    digests = [entry.digest for entry in workspace.catalog.manifest("books", version.digest).entries()]
+    digests = [entry.digest for entry in read_manifest(workspace.catalog, "books", version.digest).entries()]
     assert len(set(digests)) == 2
     assert learnt(other, spec_of({"options": LATIN}, {"options": GREEK})) == digests
     # In another order, and the source of the first position is the second one now.

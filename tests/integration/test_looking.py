@@ -16,6 +16,7 @@ from prefect_stagegate.model import Entry, Origin, Pin, Pins
 from prefect_stagegate.model.manifest import Seal, seal
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.workspace import Workspace
+from tests.support.versions import put_version
 
 COUNT = BATCH + 100
 """So many entries that their rows are stored in two parts."""
@@ -36,7 +37,7 @@ def origins() -> Iterator[Origin]:
 def put(workspace: Workspace, pins: Pins | None = WEAK) -> Seal:
     """Store a version that no file belongs to."""
     sealed = seal(entries())
-    workspace.catalog.put_version("things", sealed.digest, sealed.files, sealed.bytes, entries(), origins(), pins)
+    put_version(workspace.catalog, "things", sealed, entries(), origins(), pins)
     return sealed
 
 
@@ -100,7 +101,7 @@ def test_rows_come_before_the_last_is_read(
     sealed = put(workspace)
     other = seal([Entry("other.bin", 1, "blake3:" + "0" * 64)])
     others = [Entry("other.bin", 1, "blake3:" + "0" * 64)]
-    workspace.catalog.put_version("things", other.digest, 1, 1, others, [])
+    put_version(workspace.catalog, "things", other, others, [])
     damage(record_of(workspace, "manifests", sealed), slice(-200, None))
     addresses = [f"things@{digest}" for digest in (sealed.digest, other.digest)][: 2 if "diff" in words else 1]
     places = ("--cache", workspace.cache.root, "--catalog", workspace.catalog.url)

@@ -11,8 +11,6 @@ import pytest
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.catalog.gate_records import put_answer, read_requests
-from prefect_stagegate.catalog.policies import adopt_policy
-from prefect_stagegate.catalog.version_records import put_spec, staged_spec
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
 from prefect_stagegate.gate.records.signing import SigningKey
 from prefect_stagegate.jobs.gating.approve import approve, wait
@@ -29,6 +27,7 @@ from prefect_stagegate.units import digest_text
 from tests.support.gates import preview_check, put_approval
 from tests.support.keys import new_key
 from tests.support.scenario import ADA, INES, Scenario
+from tests.support.versions import adopt_policy, policy_log, put_spec, staged_spec
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
 LEGAL = Identity("legal@example.org", "declared")
@@ -72,7 +71,7 @@ def test_of_two_first_stagings_one_adopts_and_the_other_proposes(
     scenario.write("one")
     version = stage(scenario.node(), scenario.spec_file("lax.yaml", gates=LAX))
     assert any(change.direction is Direction.LOOSENED for change in version.proposed)
-    (adoption,) = scenario.node().catalog.policies("things")
+    (adoption,) = policy_log(scenario.node().catalog, "things").entries()
     assert (adoption.who, adoption.policy["gates"]) == (INES, STRICT)
 
 
@@ -94,7 +93,7 @@ def test_stager_killed_after_the_adoption_leaves_its_policy(
     with pytest.raises(UnknownRef, match=r"no ref `latest` of things.*stagegate stage SPEC"):
         check(scenario.node(), THINGS, "production")
     scenario.deliver("one")
-    assert len(scenario.node().catalog.policies("things")) == 1
+    assert len(policy_log(scenario.node().catalog, "things").entries()) == 1
     assert check(scenario.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
 
@@ -102,12 +101,12 @@ def test_edited_spec_is_followed_until_a_target_names_a_version(scenario: Policy
     scenario.deliver("one")
     assert scenario.deliver("one", gates=LAX).proposed == ()
     assert check(scenario.node(), THINGS, "production").accepted
-    first, second = scenario.node().catalog.policies("things")
+    first, second = policy_log(scenario.node().catalog, "things").entries()
     assert (first.policy["gates"], second.policy["gates"]) == (STRICT, LAX)
     assert second.reason == "staged before any target named a version"
     promote(scenario.node(), THINGS, "production")
     assert scenario.deliver("two").proposed
-    assert len(scenario.node().catalog.policies("things")) == 2
+    assert len(policy_log(scenario.node().catalog, "things").entries()) == 2
 
 
 def test_rule_without_signatures_holds_no_draft(scenario: PolicyScenario) -> None:
@@ -122,7 +121,7 @@ def test_rule_without_signatures_holds_no_draft(scenario: PolicyScenario) -> Non
     assert scenario.deliver("two", gates=STRICT, policy=RULE).proposed
     assert adopt(scenario.node(), scenario.spec(gates=STRICT, policy=RULE), reason="so").missing
     other = scenario.node(cache="elsewhere")
-    assert [entry.policy["gates"] for entry in other.catalog.policies("things")][1:] == [LAX]
+    assert [entry.policy["gates"] for entry in policy_log(other.catalog, "things").entries()][1:] == [LAX]
 
 
 def test_promotion_during_a_staging_ends_the_draft(scenario: PolicyScenario, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +135,7 @@ def test_promotion_during_a_staging_ends_the_draft(scenario: PolicyScenario, mon
 
     monkeypatch.setattr("prefect_stagegate.jobs.gating.policy.adopt_policy", overtaken)
     assert scenario.deliver("one", gates=STRICT, policy=RULE).proposed
-    assert len(scenario.node().catalog.policies("things")) == 1
+    assert len(policy_log(scenario.node().catalog, "things").entries()) == 1
 
 
 def test_signed_rule_or_adopted_policy_is_no_draft(scenario: PolicyScenario, tmp_path: Path) -> None:
@@ -226,7 +225,7 @@ def test_validating_under_another_spec_says_that_it_is_a_trial(
 def test_spec_with_the_adopted_policy_is_no_trial(scenario: PolicyScenario) -> None:
     scenario.deliver("one")
     decision = check(scenario.node(), scenario.spec(), "production")
-    assert decision.adopted == scenario.node().catalog.policy("things").digest  # type: ignore[union-attr]
+    assert decision.adopted == policy_log(scenario.node().catalog, "things").head().digest  # type: ignore[union-attr]
 
 
 def test_facts_of_the_asker_s_spec_do_not_count(scenario: PolicyScenario) -> None:
@@ -347,7 +346,12 @@ def test_policy_that_this_release_can_t_read_is_named_and_left(
     scenario.deliver("one")
     lost = {"gates": {"production": {"require": ["came_with_a_plugin"]}}}
     adopt_policy(
-        scenario.node().catalog, "things", lost, head=scenario.node().catalog.policy("things"), who=ADA, reason="so"
+        scenario.node().catalog,
+        "things",
+        lost,
+        head=policy_log(scenario.node().catalog, "things").head(),
+        who=ADA,
+        reason="so",
     )
     with pytest.raises(
         CorruptRecord, match=r"policy sha256:\w{12}.* can't be read by this release.*came_with_a_plugin"
@@ -571,7 +575,7 @@ def test_rule_that_wants_signatures_takes_no_other_answer(scenario: PolicyScenar
         answer_request(scenario.node(LEGAL), "things", approved=True, reason="")
     assert scenario.run("policy", "approve", "things", "--key", str(path), identity=LEGAL.name) == 0
     assert adopt(scenario.node(), lax, reason="smaller team").seq == 2
-    assert open_workspace(tmp_path / "elsewhere", tmp_path / "catalog").catalog.policy("things")
+    assert policy_log(open_workspace(tmp_path / "elsewhere", tmp_path / "catalog").catalog, "things").head()
 
 
 def test_acceptance_ends_with_its_policy(scenario: PolicyScenario) -> None:

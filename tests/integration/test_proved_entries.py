@@ -193,7 +193,7 @@ def test_known_entry_is_verified_once(signed_decisions: AttackedScenario) -> Non
     signed_decisions.promote_signed()
     signed_decisions.node().catalog.resolve(PRODUCTION)
     node = signed_decisions.node()
-    node.catalog._records = records = CountedRecords(node.catalog._records)
+    node.catalog.records = records = CountedRecords(node.catalog.records)
     node.catalog.resolve(PRODUCTION)
     assert records.calls == {"list": 1, "read": 1}
 

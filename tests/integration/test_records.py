@@ -45,6 +45,7 @@ from prefect_stagegate.model import Address, DecisionOutcome, Identity
 from prefect_stagegate.show import ready_text
 from prefect_stagegate.workspace import Workspace, no_passphrase
 from tests.support.scenario import INES, Scenario
+from tests.support.versions import policy_log
 
 THINGS, PILOT = Address("things"), Address("things", "pilot")
 OLEG = Identity("oleg@example.org", "declared")
@@ -117,7 +118,7 @@ def fail_again(scenario: PilotScenario) -> None:
 
 
 def _gate(scenario: PilotScenario) -> dict[str, Any]:
-    adopted = scenario.node().catalog.policy("things")
+    adopted = policy_log(scenario.node().catalog, "things").head()
     assert adopted
     return {key: value for key, value in adopted.policy["gates"]["pilot"].items() if value}
 

@@ -19,6 +19,7 @@ from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.workspace import Workspace
 from tests.support.http_servers import FileHandler, http_server
+from tests.support.versions import read_manifest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 LONG_AGO = 1_370_000_000
@@ -36,7 +37,7 @@ def write(path: Path, data: bytes, at: int = LONG_AGO) -> None:
 
 
 def entries(workspace: Workspace, version: Version) -> set[Entry]:
-    return set(workspace.catalog.manifest(version.dataset, version.digest).entries())
+    return set(read_manifest(workspace.catalog, version.dataset, version.digest).entries())
 
 
 @pytest.mark.parametrize("few", [{"sample": "30%"}, {"limit": 12}])

@@ -43,6 +43,7 @@ from prefect_stagegate.jobs.review.attestations import AttestationVerdict, verif
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, DecisionOutcome, Identity
 from prefect_stagegate.model.canonical import canonical
 from tests.support.scenario import ADA, INES, Scenario
+from tests.support.versions import policy_log
 
 pytestmark = pytest.mark.system  # ssh-keygen and ssh-agent, of Debian's openssh-client
 
@@ -655,7 +656,7 @@ def test_change_of_policy_takes_ssh_signatures(scenario: SshScenario) -> None:
     assert adopt(scenario.node(), lax, reason="less").seq == 2
     forget_verified()
     # A node that never read the log proves the answers again.
-    assert scenario.node(cache="elsewhere").catalog.policy("things")
+    assert policy_log(scenario.node(cache="elsewhere").catalog, "things").head()
 
 
 def test_proposal_dated_back_is_no_open_request(scenario: SshScenario) -> None:
@@ -679,7 +680,7 @@ def test_policy_has_the_signers_of_a_file(scenario: SshScenario, capsys: pytest.
     spec = scenario.spec_file(**keys)
     scenario.write("one")
     assert scenario.run("stage", str(spec)) == 0
-    before = scenario.node().catalog.policy("things")
+    before = policy_log(scenario.node().catalog, "things").head()
     assert before
     assert file.read_text() in json.dumps(before.policy).encode().decode("unicode_escape")
     file.write_text("# another comment\n" + scenario.signer(OLEG.name, "oleg"))

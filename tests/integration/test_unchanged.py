@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.jobs.staging.sources import open_sources
 from prefect_stagegate.jobs.staging.stage import list_sources, stage
@@ -24,6 +23,7 @@ from prefect_stagegate.sources.adapter import Wanted
 from prefect_stagegate.sources.local.local_source import FileSource
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.workspace import Workspace
+from tests.support.versions import read_manifest, staged_spec
 
 NAMES = ("a.bin", "b/c.bin", "b/d.bin")
 
@@ -55,7 +55,7 @@ def forget_pins(workspace: Workspace) -> None:
 
 
 def blob_of(version: Version, name: str, workspace: Workspace) -> Path:
-    entries = workspace.catalog.manifest(version.dataset, version.digest).entries()
+    entries = read_manifest(workspace.catalog, version.dataset, version.digest).entries()
     return workspace.cache.layout.blob(next(entry.digest for entry in entries if entry.path == name))
 
 

@@ -21,6 +21,7 @@ from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.workspace import Workspace
 from tests.support.gates import put_approval
 from tests.support.scenario import ADA, Scenario, exit_code
+from tests.support.versions import read_manifest, read_origins, read_pins
 
 GATES = {"pilot": {"require": ["license", "owner"]}}
 LEFTOVERS = (".DS_Store", ".{name}.swp", "{name}.bak", "{name}~", "#{name}#", "notes.txt", "Thumbs.db")
@@ -193,9 +194,9 @@ def test_footer_bounds_how_much_of_a_manifest_is_read(scenario: RecordScenario, 
             file.write(data)
         with pytest.raises(CorruptRecord, match=version[7:]):
             list(
-                catalog.origins("things", version)
+                read_origins(catalog, "things", version)
                 if kind == "origins"
-                else catalog.manifest("things", version).entries()
+                else read_manifest(catalog, "things", version).entries()
             )
 
 
@@ -320,9 +321,9 @@ def test_another_versions_origins_are_refused(scenario: RecordScenario) -> None:
     first.write_bytes(second.read_bytes())
     catalog = scenario.node().catalog
     with pytest.raises(CorruptRecord, match="origins/"):
-        list(catalog.origins("things", scenario.digests[0]))
+        list(read_origins(catalog, "things", scenario.digests[0]))
     with pytest.raises(CorruptRecord, match="origins/"):
-        catalog.pins("things", scenario.digests[0])
+        read_pins(catalog, "things", scenario.digests[0])
 
 
 def test_a_lost_answer_stops_no_other(scenario: RecordScenario) -> None:

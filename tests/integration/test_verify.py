@@ -28,6 +28,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.workspace import Workspace
+from tests.support.versions import read_manifest
 
 SHARED = b"shared by all" * 1000
 FILES = {"shared.bin": SHARED, "twin.bin": SHARED, "empty": b""}
@@ -66,7 +67,7 @@ def versions(workspace: Workspace, nas: Path) -> list[Version]:
 
 
 def blob_of(workspace: Workspace, version: Version, path: str) -> Path:
-    entries = workspace.catalog.manifest(version.dataset, version.digest).entries()
+    entries = read_manifest(workspace.catalog, version.dataset, version.digest).entries()
     (digest,) = (entry.digest for entry in entries if entry.path == path)
     return workspace.cache.layout.blob(digest)
 

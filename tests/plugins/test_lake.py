@@ -17,6 +17,7 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.workspace import Workspace
 from tests.plugins.hub.small_hub import SmallHub, small_hub
+from tests.support.versions import read_origins
 
 REPO = "datasets/me/labels"
 Change = Callable[[], object]
@@ -98,7 +99,8 @@ def test_what_is_new_in_each_source_is_all_that_is_fetched(
 def test_the_state_of_each_source_is_recorded(workspace: Workspace, spec: Spec, changes: dict[str, Change]) -> None:
     version = stage(workspace, spec)
     states = {
-        origin.path.partition("/")[0]: origin.state for origin in workspace.catalog.origins("things", version.digest)
+        origin.path.partition("/")[0]: origin.state
+        for origin in read_origins(workspace.catalog, "things", version.digest)
     }
     assert states["weather"] == "1"
     assert states["flights"].isdigit()

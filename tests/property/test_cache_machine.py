@@ -49,6 +49,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.maintain import collect_garbage, pin, unpin
 from prefect_stagegate.jobs.upkeep.verify import Verification, verify
 from prefect_stagegate.model import LATEST, Address
+from tests.support.versions import dataset_names, version_digests
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "10"))
 STEPS = int(os.environ.get("STATE_STEPS", "20"))
@@ -258,11 +259,11 @@ class CacheMachine(RuleBasedStateMachine):
         model.go(gone)
         self._staged(digest)
 
-    @precondition(lambda self: self.workspace.catalog.datasets())
+    @precondition(lambda self: bool(dataset_names(self.workspace.catalog)))
     @rule(data=st.data())
     def bring(self, data: st.DataObject) -> None:
         model = self.model
-        digest = data.draw(st.sampled_from(sorted(self.workspace.catalog.versions(DATASET))))
+        digest = data.draw(st.sampled_from(sorted(version_digests(self.workspace.catalog, DATASET))))
         try:
             stage(self.workspace, Address(DATASET, digest))
             came = True

@@ -19,7 +19,6 @@ from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.catalog.catalog import FORMAT, FORMAT_KEY, ID_KEY
 from prefect_stagegate.catalog.gate_records import put_attestation, put_evidence, put_request
 from prefect_stagegate.catalog.records import Records, is_record
-from prefect_stagegate.catalog.version_records import put_spec
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.environment.python import Python
@@ -36,8 +35,9 @@ from prefect_stagegate.model import (
     Outcome,
     Pin,
 )
-from prefect_stagegate.model.manifest import row
+from prefect_stagegate.model.manifest import Seal, row
 from prefect_stagegate.spec import Spec
+from tests.support.versions import policy_log, put_spec, put_version
 
 ADA = Identity("ada@example.org", "declared")
 WRITERS = 32
@@ -211,7 +211,7 @@ class _History:
 
     def write(self) -> None:
         """Write all records."""
-        self._adoption = self._catalog.policy_log(self.dataset).append(self._adoption)
+        self._adoption = policy_log(self._catalog, self.dataset).append(self._adoption)
         for content in self.contents:
             self._stage(content)
             is_last = content is self.contents[-1]
@@ -256,8 +256,8 @@ class _History:
         """Write the manifest and the origins once, and then copy them: they say nothing of their dataset."""
         if not content.records:
             one = _MemoryRecords()
-            about = (self.dataset, content.digest, len(content.entries), content.size)
-            Catalog(one).put_version(*about, content.entries, content.origins)
+            version = Seal(content.digest, len(content.entries), content.size)
+            put_version(Catalog(one), self.dataset, version, content.entries, content.origins)
             content.records.update({key.split("/", 2)[2]: data for key, data in one.data.items()})
         for name, data in content.records.items():
             self._records.replace(f"datasets/{self.dataset}/{name}", data)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
-from prefect_stagegate.catalog.policies import adopt_policy
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.gate.records.attest import attest
 from prefect_stagegate.model import Decision, DecisionOutcome, Identity
 from prefect_stagegate.testing.contexts import ENVIRONMENT
+from tests.support.versions import adopt_policy, policy_log
 
 WHO = Identity("ann", "os-user")
 
@@ -23,7 +23,9 @@ def move_target(
 ) -> RefEntry:
     """Move a target's ref by a decision that accepts the version; a withdrawal moves nothing."""
     policy = {"gates": {target: {"require": ["license"]}}}
-    adopted = catalog.policy(dataset) or adopt_policy(catalog, dataset, policy, head=None, who=WHO, reason="for a test")
+    adopted = policy_log(catalog, dataset).head() or adopt_policy(
+        catalog, dataset, policy, head=None, who=WHO, reason="for a test"
+    )
     head = catalog.ref(dataset, target)
     decision = Decision(
         dataset=dataset,

@@ -11,9 +11,11 @@ import pytest
 from prefect_stagegate import open_dataset
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.catalog import Catalog, RefAction
+from prefect_stagegate.catalog.version_records import put_version
 from prefect_stagegate.errors import StagegateError, UnknownDataset, UnknownRef, UsageError
 from prefect_stagegate.jobs.read import locate
 from prefect_stagegate.model import Address
+from prefect_stagegate.model.manifest import Seal
 from prefect_stagegate.units import digest_text
 from tests.support.moves import WHO, move_target
 
@@ -28,7 +30,7 @@ def catalog(tmp_path: Path) -> Catalog:
     """A catalog of the three versions, of which production named two before."""
     catalog = Catalog.open(str(tmp_path / "catalog"))
     for digest in (FIRST, SECOND, THIRD):
-        catalog.put_version("digits", digest, 0, 0, [], [])
+        put_version(catalog, "digits", Seal(digest, 0, 0), [], [])
     move(catalog, "production", FIRST)
     move(catalog, "production", SECOND)
     move(catalog, "production", THIRD)

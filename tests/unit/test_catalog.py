@@ -10,9 +10,11 @@ import pytest
 
 from prefect_stagegate.catalog import Catalog, RefAction
 from prefect_stagegate.catalog import catalog as module
-from prefect_stagegate.catalog.evidence import OF_ONE_CHECK, SAME_QUESTION, kept
 from prefect_stagegate.catalog.gate_records import (
     DECISIONS,
+    OF_ONE_CHECK,
+    SAME_QUESTION,
+    kept_evidence,
     newest_attestation,
     put_attestation,
     put_evidence,
@@ -23,7 +25,15 @@ from prefect_stagegate.catalog.gate_records import (
 )
 from prefect_stagegate.catalog.kept_records import FILE_VALUES, put_kept, put_probes, read_kept, read_probes
 from prefect_stagegate.catalog.records import DirectoryRecords
-from prefect_stagegate.catalog.version_records import put_spec, staged_spec
+from prefect_stagegate.catalog.version_records import (
+    dataset_names,
+    put_spec,
+    put_version,
+    read_manifest,
+    read_origins,
+    staged_spec,
+    version_digests,
+)
 from prefect_stagegate.errors import CatalogError, CorruptRecord, RefConflict, UnknownDataset, UnknownRef
 from prefect_stagegate.model import Address, Entry, Evidence, Identity, Origin, Outcome, Pin, person_key
 from prefect_stagegate.model.manifest import seal
@@ -47,21 +57,21 @@ def catalog(tmp_path: Path) -> Catalog:
 
 @pytest.fixture
 def staged(catalog: Catalog) -> Catalog:
-    catalog.put_version("flights", SEAL.digest, SEAL.files, SEAL.bytes, ENTRIES, ORIGINS)
+    put_version(catalog, "flights", SEAL, ENTRIES, ORIGINS)
     return catalog
 
 
 def test_a_version_comes_back_as_it_was_stored(staged: Catalog) -> None:
-    manifest = staged.manifest("flights", SEAL.digest)
+    manifest = read_manifest(staged, "flights", SEAL.digest)
     assert (manifest.files, manifest.bytes) == (2, 8)
     assert list(manifest.entries()) == ENTRIES == list(manifest.entries())
-    assert list(staged.origins("flights", SEAL.digest)) == ORIGINS
-    assert staged.datasets() == ["flights"]
-    assert staged.versions("flights") == [SEAL.digest]
+    assert list(read_origins(staged, "flights", SEAL.digest)) == ORIGINS
+    assert dataset_names(staged) == ["flights"]
+    assert version_digests(staged, "flights") == [SEAL.digest]
 
 
 def test_the_same_version_again_is_not_new(staged: Catalog) -> None:
-    assert not staged.put_version("flights", SEAL.digest, SEAL.files, SEAL.bytes, ENTRIES, ORIGINS)
+    assert not put_version(staged, "flights", SEAL, ENTRIES, ORIGINS)
 
 
 def test_record_after_the_last_number_is_refused(staged: Catalog) -> None:
@@ -157,7 +167,7 @@ def test_current_evidence_is_read_in_one_piece_after_many_checks(catalog: Catalo
     put_evidence(catalog, "flights", SEAL.digest, [answer("schema", "any", 0)])
     for number in range(300):
         put_evidence(catalog, "flights", SEAL.digest, [answer("space", f"node-{number % 30}", number)])
-    counted = CountedRecords(catalog._records)
+    counted = CountedRecords(catalog.records)
     evidence = read_evidence(Catalog(counted), "flights", SEAL.digest)
 
     assert counted.calls == {"list": 1, "read": 1}
@@ -165,7 +175,7 @@ def test_current_evidence_is_read_in_one_piece_after_many_checks(catalog: Catalo
     spaces = [int(answer.summary) for answer in evidence if answer.check == "space"]
     assert spaces == list(range(300 - OF_ONE_CHECK, 300))
     alone = [answer("space", "node-1", number) for number in range(9)]
-    assert kept(alone) == alone[-SAME_QUESTION:]
+    assert kept_evidence(alone) == alone[-SAME_QUESTION:]
 
 
 def test_no_evidence_is_lost_when_two_nodes_write_at_once(staged: Catalog) -> None:
@@ -230,7 +240,7 @@ def test_a_request_that_a_dead_writer_did_not_finish_is_none(staged: Catalog, tm
     (folder / ".request.json.half").write_bytes(b'{"id": ')
     (tmp_path / "catalog/datasets/planes").mkdir()
     assert read_requests(staged, "flights", "production") == []
-    assert staged.datasets() == ["flights"]
+    assert dataset_names(staged) == ["flights"]
 
 
 def test_newest_decision_is_the_last_written_whatever_its_clock(
@@ -293,13 +303,13 @@ def test_a_damaged_record_is_named(staged: Catalog, tmp_path: Path, cut: int) ->
     manifest = next((tmp_path / "catalog").rglob("manifests/*.parquet"))
     manifest.write_bytes(manifest.read_bytes()[:cut])
     with pytest.raises(CorruptRecord, match="manifests/"):
-        staged.manifest("flights", SEAL.digest)
+        read_manifest(staged, "flights", SEAL.digest)
 
 
 def test_manifest_that_contradicts_its_digest_is_an_error(catalog: Catalog) -> None:
     others = [Entry("A.csv", 3, ENTRIES[0].digest), ENTRIES[1]]
-    catalog.put_version("flights", SEAL.digest, 2, 8, others, ORIGINS)
-    entries = catalog.manifest("flights", SEAL.digest).entries()
+    put_version(catalog, "flights", SEAL, others, ORIGINS)
+    entries = read_manifest(catalog, "flights", SEAL.digest).entries()
     assert [next(entries), next(entries)] == others
     with pytest.raises(CorruptRecord, match="does not hold the entries of its version"):
         next(entries)
@@ -311,16 +321,16 @@ def test_a_manifest_with_a_damaged_page_is_named(staged: Catalog, tmp_path: Path
     data[8:60] = b"\xff" * 52
     manifest.write_bytes(data)
     with pytest.raises(CorruptRecord, match="manifests/"):
-        list(staged.manifest("flights", SEAL.digest).entries())
+        list(read_manifest(staged, "flights", SEAL.digest).entries())
 
 
 def test_long_manifests_are_read_as_a_stream(catalog: Catalog) -> None:
     def many() -> Iterator[Entry]:
         return (Entry(f"{number:06d}", 1, "blake3:" + "c" * 64) for number in range(40_000))
 
-    digest = seal(many()).digest
-    catalog.put_version("flights", digest, 40_000, 40_000, many(), [])
-    stream = catalog.manifest("flights", digest).entries()
+    sealed = seal(many())
+    put_version(catalog, "flights", sealed, many(), [])
+    stream = read_manifest(catalog, "flights", sealed.digest).entries()
     assert next(stream).path == "000000"
     assert sum(1 for _ in stream) == 39_999
 

@@ -9,6 +9,7 @@ import pytest
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.log import Log
+from prefect_stagegate.catalog.version_records import dataset_names
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CatalogError, CorruptRecord
@@ -51,7 +52,7 @@ def test_appended_records_are_numbered(catalog: Catalog) -> None:
     assert catalog.all(SCORES, "flights", DIGEST, newest=2) == records[1:]
     assert catalog.numbers(SCORES, "flights", DIGEST) == [1, 2, 3]
     assert catalog.folders(SCORES, "flights") == ["a" * 64]
-    assert catalog.datasets() == ["flights"]
+    assert dataset_names(catalog) == ["flights"]
 
 
 @pytest.mark.parametrize("name", ["scores", "refs", "acme.", ".scores", "probes.json", "acme/x.scores", "Acme.scores"])

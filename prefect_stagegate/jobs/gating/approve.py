@@ -15,6 +15,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, gate_records
+from prefect_stagegate.catalog.policies import policy_log
+from prefect_stagegate.catalog.version_records import has_version, require_dataset
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.gate.approval_counting import who_may, why_not_counted, why_request_ended
@@ -49,7 +51,7 @@ def request_for(workspace: Workspace, dataset: str, digest: str, target: str, po
 
 def why_dated_back(catalog: Catalog, request: ApprovalRequest) -> str:
     """Why a request's time must be wrong: no policy had its gate before. Empty when it may be right."""
-    for entry in catalog.policies(request.dataset):
+    for entry in policy_log(catalog, request.dataset).entries():
         with suppress(CorruptRecord, UsageError):  # this release can't read that policy, or it lacks the gate
             if spec_under(entry.policy, request.dataset).gate(request.target).policy != request.policy:
                 continue
@@ -126,7 +128,7 @@ def waiting_requests(
 
     Requests for versions whose specs can't be read are left out, and the specs collected.
     """
-    head, adoption = workspace.catalog.ref(dataset, target), workspace.catalog.policy(dataset)
+    head, adoption = workspace.catalog.ref(dataset, target), policy_log(workspace.catalog, dataset).head()
     # Requests come the oldest first, so the newest of each version and policy replaces the others.
     newest = {
         (request.digest, request.policy): request
@@ -137,7 +139,7 @@ def waiting_requests(
     for request in newest.values():
         if gate_records.read_answers(workspace.catalog, request) or lapsed_at(workspace, request):
             continue
-        if not workspace.catalog.has_version(dataset, request.digest):
+        if not has_version(workspace.catalog, dataset, request.digest):
             continue  # nobody can promote it
         with unreadable.skip(dataset):
             spec = judged_spec(workspace.catalog, dataset, request.digest, adoption)
@@ -152,7 +154,7 @@ def open_request(workspace: Workspace, address: Address, to: str) -> ApprovalReq
         UsageError: There is no request, it lapsed, or the address names no version and others wait, too.
     """
     check_name("target", to)
-    workspace.catalog.require_dataset(address.dataset)
+    require_dataset(workspace.catalog, address.dataset)
     digest = workspace.catalog.resolve(address) if address.ref else ""
     requests = gate_records.read_requests(workspace.catalog, address.dataset, to)
     request = next((request for request in reversed(requests) if digest in ("", request.digest)), None)
@@ -195,7 +197,7 @@ def require_policy(workspace: Workspace, dataset: str, digest: str) -> None:
     Raises:
         UsageError: Another policy was adopted, or none.
     """
-    adoption = workspace.catalog.policy(dataset)
+    adoption = policy_log(workspace.catalog, dataset).head()
     if adoption is None or adoption.digest != digest:
         adopted = digest_text(adoption.digest) if adoption else "none"
         raise UsageError(

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry
+from prefect_stagegate.catalog.environments import whole_statement
 from prefect_stagegate.catalog.gate_records import SIGNATURES
 from prefect_stagegate.catalog.policies import adopted_policy
+from prefect_stagegate.catalog.refs import why_unproved
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers
 from prefect_stagegate.gate.approval_parameters import APPROVAL, approval_asked_by
@@ -57,7 +59,7 @@ def why_unsigned(catalog: Catalog, entry: RefEntry, in_force: Sequence[PolicyEnt
 
     A rollback needs the signature that a policy `in_force` wants, or for earlier releases that of its decision.
     """
-    attested = read_statement(catalog.environments.whole(entry.attestation))
+    attested = read_statement(whole_statement(catalog, entry.attestation))
     request, gate = attested.request, gate_of(catalog, attested.decision)
     is_asked = any(item.check == APPROVAL and item.severity is Severity.BLOCKING for item in gate.requirements)
     if attested.decision.accepted and is_asked and approval_asked_by(gate).signed:
@@ -66,7 +68,7 @@ def why_unsigned(catalog: Catalog, entry: RefEntry, in_force: Sequence[PolicyEnt
             return f"its signed approval does not hold: {tally.missing or 'declined' if tally else 'it has none'}"
         if entry.action is RefAction.PROMOTE and request and entry.seq > (after := request.after or 0) + 1:
             log = catalog.ref_log(entry.dataset, entry.ref).entries()[after : entry.seq - 1]
-            last = next((each for each in reversed(log) if not catalog.why_unproved(each)), None)
+            last = next((each for each in reversed(log) if not why_unproved(catalog, each)), None)
             if last and request.after is not None and last.digest != request.digest:
                 return "the target moved after its approval was requested"
     if entry.action is not RefAction.ROLLBACK:
@@ -138,6 +140,6 @@ def signed_by(catalog: Catalog, entry: RefEntry, keys: Sequence[str]) -> list[st
     """
     if entry.attestation.get("_type") != STATEMENT_TYPE:
         return []
-    statement = catalog.environments.whole(entry.attestation)
+    statement = whole_statement(catalog, entry.attestation)
     envelopes = catalog.all(SIGNATURES, entry.dataset, statement_digest(statement))
     return sorted({key for envelope in envelopes for key in signers(envelope, statement, STATEMENT_PAYLOAD, keys)})

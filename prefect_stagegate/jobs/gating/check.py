@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from threading import Event
 
 from prefect_stagegate.catalog.gate_records import REVOCATIONS, SIGNATURES, put_attestation, read_answers, read_waivers
+from prefect_stagegate.catalog.policies import policy_log
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import Cancelled, UsageError, suggest
 from prefect_stagegate.gate.approval_counting import counted_answers
@@ -151,7 +153,7 @@ def _gate(workspace: Workspace, version: ResolvedVersion, target: str) -> Gate:
         problem = "adopted a policy without one"
         adopts = "A gate of a newer spec counts after `stagegate policy adopt SPEC --reason TEXT`."
         hint = f"{suggest(target, gates, 'It')} {adopts}"
-    elif workspace.catalog.policy(version.dataset) is None:
+    elif policy_log(workspace.catalog, version.dataset).head() is None:
         problem, hint = "adopted no policy yet", "`stagegate policy adopt SPEC --reason TEXT` adopts the one of a spec."
     else:
         problem, hint = "adopted a policy without gates", f"`stagegate policy show {version.dataset}` prints it."
@@ -237,13 +239,13 @@ def build_context(
     waivers = read_waivers(catalog, dataset, digest, gate.target) if gate.target else ()
     return CheckContext(
         version=version,
-        manifest=catalog.manifest(dataset, digest),
+        manifest=read_manifest(catalog, dataset, digest),
         gate=gate,
         now=now(),
         workspace=workspace,
         environment=capture_environment(workspace.settings, workspace.cache.root),
         # Facts read the log later: a decision must not claim to follow a withdrawal that it did not see.
-        after=catalog.moved(dataset, gate.target) if gate.target else 0,
+        after=catalog.ref_log(dataset, gate.target).count() if gate.target else 0,
         request=request,
         approvals=tuple(read_answers(catalog, request)) if request else (),
         waivers=authority.waivers(waivers, (request.requester if request else workspace.identity).name),

@@ -14,8 +14,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import PolicyEntry, gate_records
-from prefect_stagegate.catalog.policies import adopt_policy
+from prefect_stagegate.catalog.policies import adopt_policy, policy_log
 from prefect_stagegate.catalog.refs import REFS
+from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.jobs.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
@@ -67,7 +68,7 @@ def adopt_first_policy(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, 
         UsageError: Too few people could ever agree to another policy by the rule of this one.
         CatalogError: The record can't be written.
     """
-    head = workspace.catalog.policy(spec.dataset)
+    head = policy_log(workspace.catalog, spec.dataset).head()
     if not head and not spec.gates:
         return ()
     policy = policy_of(spec)
@@ -90,20 +91,20 @@ def _is_draft(workspace: Workspace, head: PolicyEntry) -> bool:
 
 def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
     """How a spec's policy differs from the one that its dataset adopted; empty when it adopted none."""
-    adoption = workspace.catalog.policy(spec.dataset)
+    adoption = policy_log(workspace.catalog, spec.dataset).head()
     return changes(adoption.policy, policy_of(spec), spec.dataset) if adoption else ()
 
 
 def changes_since(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
     """What changed since a spec's policy was the adopted one; empty when it never was, or still is."""
-    policy, adopted = policy_of(spec), [entry.policy for entry in workspace.catalog.policies(spec.dataset)]
+    policy, adopted = policy_of(spec), [entry.policy for entry in policy_log(workspace.catalog, spec.dataset).entries()]
     return changes(policy, adopted[-1], spec.dataset) if policy in adopted else ()
 
 
 def difference(workspace: Workspace, spec: SpecLike) -> tuple[PolicyChange, ...]:
     """How a spec's policy differs from the one that its dataset adopted; all of it when it adopted none."""
     loaded = read_spec(spec)
-    adoption = workspace.catalog.policy(loaded.dataset)
+    adoption = policy_log(workspace.catalog, loaded.dataset).head()
     return changes(adoption.policy if adoption else {}, policy_of(loaded), loaded.dataset)
 
 
@@ -147,7 +148,7 @@ def adopted_spec(workspace: Workspace, dataset: str) -> Spec:
     Raises:
         CorruptRecord: This release can't read the policy.
     """
-    adoption = workspace.catalog.policy(dataset)
+    adoption = policy_log(workspace.catalog, dataset).head()
     return spec_under(adoption.policy if adoption else {}, dataset)
 
 
@@ -163,13 +164,13 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
     """
     loaded = read_spec(spec)
     policy, dataset = policy_of(loaded), loaded.dataset
-    workspace.catalog.require_dataset(dataset)
+    require_dataset(workspace.catalog, dataset)
     if not reason.strip():
         raise UsageError("A change of policy needs a reason", hint="Give one with --reason.", dataset=dataset)
     if not loaded.gates:
         raise UsageError(f"The spec of {dataset} has no gates, so it has no policy to adopt", dataset=dataset)
     _require_changeable(policy, dataset)
-    head = workspace.catalog.policy(dataset)
+    head = policy_log(workspace.catalog, dataset).head()
     # Store the policy first: requests and answers name it by its digest.
     digest = digest_of(policy)
     workspace.catalog.create(gate_records.PROPOSALS, dict(policy), dataset, digest)
@@ -204,7 +205,7 @@ def open_requests(workspace: Workspace, dataset: str) -> list[ApprovalRequest]:
     """
     from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER  # late: it loads all checks, see `changes`
 
-    head = workspace.catalog.policy(dataset)
+    head = policy_log(workspace.catalog, dataset).head()
     seq, since = (head.seq, stamp(moment(head.at) - CLOCKS_DIFFER)) if head else (0, "")
     requests = gate_records.read_requests(workspace.catalog, dataset, POLICY_TARGET)
     return [request for request in requests if request.after == seq and request.at >= since]
@@ -212,14 +213,14 @@ def open_requests(workspace: Workspace, dataset: str) -> list[ApprovalRequest]:
 
 def proposed_by(workspace: Workspace, request: ApprovalRequest) -> tuple[PolicyChange, ...]:
     """How the policy that a request proposes differs from the adopted one."""
-    head = workspace.catalog.policy(request.dataset)
+    head = policy_log(workspace.catalog, request.dataset).head()
     proposal = gate_records.read_proposal(workspace.catalog, request.dataset, request.digest)
     return changes(head.policy if head else {}, proposal, request.dataset)
 
 
 def adoptions(workspace: Workspace, dataset: str) -> list[tuple[PolicyEntry, tuple[PolicyChange, ...]]]:
     """Every adoption of a dataset, the oldest first, each with how it differs from the one before."""
-    entries = workspace.catalog.policies(dataset)
+    entries = policy_log(workspace.catalog, dataset).entries()
     differences = [(), *(changes(before.policy, after.policy, dataset) for before, after in pairwise(entries))]
     # Not strict: without entries, the first one's empty difference is left over.
     return list(zip(entries, differences, strict=False))
@@ -252,7 +253,7 @@ def answer_request(
     from prefect_stagegate.gate.approval_parameters import ApprovalParameters as Parameters
     from prefect_stagegate.jobs.gating.approve import build_answer  # late: it loads all checks, see `changes`
 
-    head = workspace.catalog.policy(dataset)
+    head = policy_log(workspace.catalog, dataset).head()
     requests = [request for request in open_requests(workspace, dataset) if _matches(request.digest, digest)]
     rule = rule_of(head.policy) if head else None
     if not requests or head is None or rule is None:

@@ -79,7 +79,7 @@ def _move(workspace: Workspace, version: ResolvedVersion, gate: Gate, to: str, *
     head = entries[-1] if entries else None
     # A second promotion of the same version moves nothing, unless the version was withdrawn in between, or an entry
     # that can't be proved keeps readers from it.
-    if head is None or head.digest != digest or withdrawal or workspace.catalog.moved(dataset, to) > head.seq:
+    if head is None or head.digest != digest or withdrawal or workspace.catalog.ref_log(dataset, to).count() > head.seq:
         workspace.catalog.move_ref(
             dataset, to, digest, head=head, action=RefAction.PROMOTE, who=workspace.identity, attestation=statement
         )

@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry, adopted_as, moves
 from prefect_stagegate.catalog.environments import shortened
 from prefect_stagegate.catalog.gate_records import put_evidence, read_evidence
-from prefect_stagegate.catalog.refs import DecisionSummary, read_summary
-from prefect_stagegate.catalog.typed_records import encode
+from prefect_stagegate.catalog.records import encode
+from prefect_stagegate.catalog.refs import DecisionSummary, read_summary, why_unproved
 from prefect_stagegate.errors import CatalogError, CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Evidence
 from prefect_stagegate.model.canonical import canonical
@@ -57,7 +57,7 @@ class SignatureProof:
 
     def _problems(self, catalog: Catalog, entry: RefEntry) -> Iterator[str]:
         decision = read_summary(entry.attestation)
-        policies = catalog.policies(entry.dataset, read=True)
+        policies = catalog.policies(entry.dataset)
         # The decision's own, and the one in force where that is known: adopting another one ends no entry of before.
         own = adopted_as(policies, decision.adopted)
         known = [policy for policy in policies if policy.is_before(entry.ref, entry.seq)][-1:]
@@ -100,7 +100,7 @@ def _order_problems(
         yield "the target moved after its decision"
     # Earlier releases stored it whole.
     decided = shortened(entry.attestation)
-    if is_rollback and all(catalog.why_unproved(each) for each in between if shortened(each.attestation) == decided):
+    if is_rollback and all(why_unproved(catalog, each) for each in between if shortened(each.attestation) == decided):
         yield "no proved entry before it accepted its version"
 
 

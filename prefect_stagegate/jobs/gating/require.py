@@ -15,6 +15,8 @@ from threading import Event
 
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
+from prefect_stagegate.catalog.policies import policy_log
+from prefect_stagegate.catalog.version_records import has_version
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.gate.renewal import renew
@@ -57,15 +59,15 @@ def find_ready(workspace: Workspace, address: Address) -> Readiness:
         workspace.catalog.followed(address.dataset, address.ref)
     log = workspace.catalog.history(address.dataset, address.ref)
     if not log:
-        adoption = workspace.catalog.policy(address.dataset)
+        adoption = policy_log(workspace.catalog, address.dataset).head()
         if adoption is None or address.ref not in adoption.policy.get("gates", {}):
             workspace.catalog.require_ref(address.dataset, address.ref)  # its error says which was meant
     candidates: list[Candidate] = []
     falls_back = False
     withdrawals = withdrawn(log)
-    policies = workspace.catalog.policies(address.dataset)
+    policies = policy_log(workspace.catalog, address.dataset).entries()
     for entry in _accepted(log, withdrawals):
-        if candidates and not workspace.catalog.has_version(address.dataset, entry.digest):
+        if candidates and not has_version(workspace.catalog, address.dataset, entry.digest):
             continue  # an earlier version that was removed from the catalog
         # Judge each version by the policy under which it was accepted, not by the policy in force.
         decision = decision_of(entry.attestation)

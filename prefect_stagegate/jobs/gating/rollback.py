@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import UnknownRef, UsageError
 from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.records.answers import PersonKey, signer_of
@@ -44,7 +45,7 @@ def rollback(
     leaving = entries[-1].digest
     digest = workspace.catalog.resolve(Address.parse(f"{dataset}@{to}")) if to else ""
     chosen = _choose(entries, leaving, digest, address)
-    workspace.catalog.manifest(dataset, chosen.digest)  # raises when the version was removed meanwhile
+    read_manifest(workspace.catalog, dataset, chosen.digest)  # raises when the version was removed meanwhile
     authority = authority_of(adopted_spec(workspace, dataset), ref, lambda: workspace.catalog.id)
     who = signer_of(workspace.identity, key)
     if authority.nodes:

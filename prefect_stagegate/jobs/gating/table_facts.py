@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from threading import Event
 
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.gate.check_context import CheckContext, Fact, FreshFact, local_view
 from prefect_stagegate.gate.evidence_rules import counting
@@ -67,7 +68,7 @@ class VersionRows:
         return [entry.path for entry in self._manifest(digest or self.version.digest) if matches(entry.path)]
 
     def _manifest(self, digest: str) -> Iterator[Entry]:
-        return self.workspace.catalog.manifest(self.version.dataset, digest).entries()
+        return read_manifest(self.workspace.catalog, self.version.dataset, digest).entries()
 
 
 @FreshFact

@@ -13,6 +13,7 @@ from typing import Any
 from prefect_stagegate import validations
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.kept_records import FILE_VALUES, put_kept, put_probes, read_kept, read_probes
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.doors import load, plugins
 from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.errors import CatalogError
@@ -120,7 +121,7 @@ def run_contract(
         present(workspace, dataset, digest, "validate", cancel) as view,
     ):
         began = time.perf_counter()
-        entries = workspace.catalog.manifest(dataset, digest).entries()
+        entries = read_manifest(workspace.catalog, dataset, digest).entries()
         contract = version.spec.contract
         report = progress or (lambda _: None)
         validation = validations.validate(

@@ -33,7 +33,7 @@ def withdraw_failed_version(workspace: Workspace, decision: Decision, statement:
     for _ in range(TRIES):
         log = workspace.catalog.history(decision.dataset, decision.target)
         # A withdrawal would rest on the newest entry. While that isn't proved, the log serves nothing anyway.
-        hidden = bool(log) and workspace.catalog.moved(decision.dataset, decision.target) > log[-1].seq
+        hidden = bool(log) and workspace.catalog.ref_log(decision.dataset, decision.target).count() > log[-1].seq
         if hidden or not _is_accepted(log, decision):
             return None
         try:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.catalog import adopted_as
-from prefect_stagegate.catalog.environments import shortened
+from prefect_stagegate.catalog.environments import shortened, whole_statement
 from prefect_stagegate.catalog.gate_records import SIGNATURES, newest_attestation, read_attestations
+from prefect_stagegate.catalog.policies import policy_log
+from prefect_stagegate.catalog.version_records import dataset_names, read_manifest
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.gate.records.attest import AttestedDecision, read_statement, statement_digest
 from prefect_stagegate.gate.records.predicates import AttestationForm, as_recorded, written_as
@@ -127,7 +129,7 @@ def _from_file(workspace: Workspace, path: Path) -> Presented:
     if not isinstance(document, dict):
         raise UsageError(f"{path} holds no attestation", hint="It is a Statement in JSON, or a DSSE envelope with one.")
     # An entry of a ref's log holds one, too, and may name an environment in the catalog.
-    return Presented(workspace.catalog.environments.whole(document.get("attestation", document)))
+    return Presented(whole_statement(workspace.catalog, document.get("attestation", document)))
 
 
 def _json(data: bytes) -> Any:
@@ -148,7 +150,7 @@ def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presente
     elif address.target:
         workspace.catalog.resolve(address)  # raises when there is no such ref
         entry, name = workspace.catalog.history(address.dataset, address.ref)[-1], str(address)
-        statement = workspace.catalog.environments.whole(entry.attestation)
+        statement = whole_statement(workspace.catalog, entry.attestation)
     else:
         raise UsageError(
             f"{address} names no target", hint=f"Name one, as in {address.dataset}@production, or give --gate."
@@ -180,7 +182,7 @@ def _subject(workspace: Workspace, attested: AttestedDecision) -> AttestationPar
     """Whether the version's rows in the catalog hash to the digest that was judged."""
     decision = attested.decision
     try:
-        files = sum(1 for _ in workspace.catalog.manifest(decision.dataset, decision.digest).entries())
+        files = sum(1 for _ in read_manifest(workspace.catalog, decision.dataset, decision.digest).entries())
     except UsageError as error:
         return AttestationPart("subject", UNKNOWN, error.message)
     except StagegateError as error:
@@ -192,7 +194,7 @@ def _policy(workspace: Workspace, attested: AttestedDecision) -> AttestationPart
     """Whether the dataset adopted the policy that the version was judged by, and that policy has the gate."""
     decision = attested.decision
     try:
-        policies = workspace.catalog.policies(decision.dataset)
+        policies = policy_log(workspace.catalog, decision.dataset).entries()
     except StagegateError as error:
         return AttestationPart("policy", FAILS, error.message)
     adopted = adopted_as(policies, decision.adopted)
@@ -218,7 +220,7 @@ def _log(workspace: Workspace, recorded: Mapping[str, Any], attested: AttestedDe
     except StagegateError as error:
         return AttestationPart("log", FAILS, error.message)
     # Another catalog may have the log, so nothing is proved either way.
-    if decision.dataset not in workspace.catalog.datasets():
+    if decision.dataset not in dataset_names(workspace.catalog):
         return AttestationPart("log", UNKNOWN, f"the catalog {workspace.catalog.url} has no dataset {decision.dataset}")
     digest = statement_digest(shortened(recorded))
     matching = [entry for entry in entries if statement_digest(shortened(entry.attestation)) == digest]

@@ -7,7 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from prefect_stagegate.catalog import RefAction, RefEntry
+from prefect_stagegate.catalog.environments import whole_statement
+from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.refs import REFS
+from prefect_stagegate.catalog.version_records import dataset_names, has_version
 from prefect_stagegate.errors import CorruptRecord, StagegateError
 from prefect_stagegate.gate.overrides import why_out_of_time
 from prefect_stagegate.gate.records.attest import AttestedDecision, read_statement
@@ -50,7 +53,7 @@ def verify_history(workspace: Workspace, address: Address | None = None, keys: S
     public = public_keys(workspace, keys)
     if address:
         require_log(workspace, address)
-    datasets = [address.dataset] if address else workspace.catalog.datasets()
+    datasets = [address.dataset] if address else dataset_names(workspace.catalog)
     refs = [(name, ref) for name in datasets for ref in workspace.catalog.folders(REFS, name)]
     if address and address.ref:
         return [_audit_ref(workspace, name, ref, public) for name, ref in refs if ref == address.ref]
@@ -80,7 +83,7 @@ def _audit_ref(workspace: Workspace, dataset: str, ref: str, keys: Sequence[str]
 def _audit_policy(workspace: Workspace, dataset: str) -> Chain | None:
     """Audit the log of a dataset's policy; None before the first adoption."""
     try:
-        entries, head = workspace.catalog.policy_log(dataset).chain()
+        entries, head = policy_log(workspace.catalog, dataset).chain()
     except StagegateError as error:
         return Chain(dataset, "", 0, "", 0, 0, (str(error),))
     return Chain(dataset, "", len(entries), head, 0, 0, ()) if entries else None
@@ -88,12 +91,12 @@ def _audit_policy(workspace: Workspace, dataset: str) -> Chain | None:
 
 def _problems(workspace: Workspace, entry: RefEntry, keys: Sequence[str]) -> Iterator[str]:
     """What is wrong with an entry of a log whose chain is unbroken."""
-    if not workspace.catalog.has_version(entry.dataset, entry.digest):
+    if not has_version(workspace.catalog, entry.dataset, entry.digest):
         yield f"the catalog no longer has the version {entry.digest} that it names"
     if entry.ref == LATEST:
         return  # staging moves it, and no gate decides
     try:
-        attested = read_statement(workspace.catalog.environments.whole(entry.attestation))
+        attested = read_statement(whole_statement(workspace.catalog, entry.attestation))
     except StagegateError as error:
         yield str(error)
         return

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.catalog import RefAction, RefEntry
+from prefect_stagegate.catalog.environments import whole_statement
 from prefect_stagegate.catalog.gate_records import decided_versions, read_attestations
+from prefect_stagegate.catalog.version_records import dataset_names, require_dataset
 from prefect_stagegate.errors import CorruptRecord, UnknownRef, UsageError
 from prefect_stagegate.gate.records.attest import decision_of, statement_digest
 from prefect_stagegate.model import LATEST, Address, Decision, DecisionOutcome, check_name
@@ -49,7 +51,7 @@ def list_decisions(workspace: Workspace, dataset: str, target: str = "") -> list
         return []  # staging moves it, and no gate decides
     if target:
         check_name("target", target)
-    workspace.catalog.require_dataset(dataset)
+    require_dataset(workspace.catalog, dataset)
     return sorted((line for line, _ in _recorded(workspace, dataset, target)), key=lambda line: line.at)
 
 
@@ -66,7 +68,7 @@ def find_decision(workspace: Workspace, name: str) -> Decision:
         raise UsageError(f"{name!r} is not the id of a decision", hint=hint)
     matches = {
         line.id: (line, decision)
-        for dataset in workspace.catalog.datasets()
+        for dataset in dataset_names(workspace.catalog)
         for line, decision in _recorded(workspace, dataset, "")
         if line.id.startswith(f"sha256:{digits[1]}")
     }
@@ -106,8 +108,8 @@ def list_refusals(workspace: Workspace, address: Address, moves: Iterable[RefEnt
         address: The dataset; with a target, only the refusals of its gate.
         moves: The entries of the refs' logs. A refusal that withdrew a version is one of them, and is left out here.
     """
-    whole = workspace.catalog.environments.whole
-    logged = {statement_digest(whole(entry.attestation)) for entry in moves if entry.action is RefAction.WITHDRAW}
+    withdrawals = [entry.attestation for entry in moves if entry.action is RefAction.WITHDRAW]
+    logged = {statement_digest(whole_statement(workspace.catalog, statement)) for statement in withdrawals}
     decided = list_decisions(workspace, address.dataset, address.ref)
     return [line for line in decided if line.outcome == DecisionOutcome.REFUSED and line.id not in logged]
 

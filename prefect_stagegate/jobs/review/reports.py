@@ -11,6 +11,8 @@ from typing import TypeVar
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
 from prefect_stagegate.catalog.gate_records import read_attestations
 from prefect_stagegate.catalog.kept_records import TRANSFERS, read_kept
+from prefect_stagegate.catalog.policies import policy_log
+from prefect_stagegate.catalog.version_records import read_manifest, read_seal
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.address import judged_spec, policy_of, spec_beside
@@ -102,12 +104,12 @@ def _version_changes(workspace: Workspace, dataset: str, digest: str, serves: st
     """
     if serves in ("", digest):
         return None
-    new, old = (workspace.catalog.sums(dataset, each) for each in (digest, serves))
+    new, old = (read_seal(workspace.catalog, dataset, each) for each in (digest, serves))
     is_compared = new.files + old.files <= COMPARED
     changes = VersionChanges(serves, new.files, old.files, new.bytes, old.bytes, is_compared=is_compared)
     if not is_compared:
         return changes
-    manifests = [workspace.catalog.manifest(dataset, each) for each in (serves, digest)]
+    manifests = [read_manifest(workspace.catalog, dataset, each) for each in (serves, digest)]
     return count_changes(changes, diff(*(manifest.entries() for manifest in manifests)))
 
 
@@ -124,7 +126,7 @@ def _notes(workspace: Workspace, decision: Decision, earlier: Sequence[RefEntry]
 
 def _policy_notes(workspace: Workspace, spec: Spec) -> Iterator[str]:
     """How the policy in the spec that a version was staged from differs from the adopted one, if it does."""
-    adopted = workspace.catalog.policy(spec.dataset)
+    adopted = policy_log(workspace.catalog, spec.dataset).head()
     if adopted is None:
         return
     if newer := changes_since(workspace, spec):
@@ -151,7 +153,7 @@ def spec_of(workspace: Workspace, decision: Decision) -> Spec:
     Raises:
         UsageError: No spec is stored beside the version.
     """
-    policies = workspace.catalog.policies(decision.dataset)
+    policies = policy_log(workspace.catalog, decision.dataset).entries()
     # A decision without an adopted policy, as a trial's, is shown with the owners of the newest.
     adoption = adopted_as(policies, decision.adopted) or (policies[-1] if policies else None)
     return judged_spec(workspace.catalog, decision.dataset, decision.digest, adoption)

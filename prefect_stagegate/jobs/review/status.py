@@ -14,8 +14,9 @@ from functools import cache
 from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead, gate_records
+from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.refs import REFS, ref_heads
-from prefect_stagegate.catalog.version_records import staged_spec
+from prefect_stagegate.catalog.version_records import dataset_names, has_version, require_dataset, staged_spec
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.doors import load, plugins
 from prefect_stagegate.errors import CatalogError, CorruptRecord, SourceError, StagegateError
@@ -121,8 +122,8 @@ def status(
     """
     catalog, time = workspace.catalog, now()
     if dataset:
-        catalog.require_dataset(dataset)
-    names = [dataset] if dataset else catalog.datasets()[:most]
+        require_dataset(catalog, dataset)
+    names = [dataset] if dataset else dataset_names(catalog)[:most]
     holders = holders or find_holders(workspace, unreadable)
 
     def read(name: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
@@ -159,7 +160,7 @@ class _DatasetReader:
     ) -> None:
         self._workspace, self._dataset, self._time, self._holders = workspace, dataset, time, holders
         self._catalog, self._unreadable = workspace.catalog, unreadable
-        self._adoption = self._catalog.policy(dataset)
+        self._adoption = policy_log(self._catalog, dataset).head()
         self._policy: Mapping[str, Any] = self._adoption.policy if self._adoption else {}
         self._gates: Mapping[str, Any] = self._policy.get("gates", {})
         self._numbers: dict[str, Mapping[str, int]] = {}
@@ -298,7 +299,7 @@ class _DatasetReader:
             named, moves = (head.entry.digest, head.entry.seq) if head else ("", 0)
             if about in states or why_request_ended(request, policy=request.policy, named=named, moves=moves):
                 continue
-            if not catalog.has_version(dataset, request.digest):
+            if not has_version(catalog, dataset, request.digest):
                 continue  # nobody can promote it
             with self._unreadable.skip(dataset):
                 if gate().policy == request.policy:

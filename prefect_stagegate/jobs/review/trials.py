@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from prefect_stagegate.catalog.gate_records import REVOCATIONS, decided_versions, read_attestations, read_evidence
+from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError, nearest_hint
 from prefect_stagegate.gate.evidence_rules import unrevoked
@@ -69,7 +70,7 @@ def try_contract(
             f"{count_text(versions, 'version')} can't be tried", hint=f"Write --versions 1 to {MOST_VERSIONS}."
         )
     changed = read_spec(spec)
-    workspace.catalog.require_dataset(changed.dataset)
+    require_dataset(workspace.catalog, changed.dataset)
     staged: dict[str, str] = {}
     # `latest` may return to a version; it is tried once, at its last staging.
     for entry in reversed(workspace.catalog.history(changed.dataset, LATEST)):
@@ -163,7 +164,7 @@ def replay_records(workspace: Workspace, policy: SpecLike, *, since: str = "", t
     if target and target not in spec.gates:
         hint = nearest_hint(target, spec.gates)
         raise UsageError(f"There is no gate for {target!r}", hint=hint, dataset=spec.dataset)
-    workspace.catalog.require_dataset(spec.dataset)
+    require_dataset(workspace.catalog, spec.dataset)
     targets = [target] if target else [*spec.gates]
     for digest, gate in decided_versions(workspace.catalog, spec.dataset):
         if gate not in targets:

@@ -11,6 +11,7 @@ from typing import Any
 from prefect_stagegate.cache.job_progress import Phase
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.views import Draft
+from prefect_stagegate.catalog.version_records import read_manifest, read_pins
 from prefect_stagegate.doors import Job, load, plugins
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.jobs.address import resolve_for_node
@@ -47,7 +48,7 @@ def fetch_version(
     dataset, views, stats = address.dataset, workspace.cache.views, TransferStats()
     with workspace.cache.leases.hold(LeaseKind.WRITER, dataset, purpose=purpose) as writer:
         digest = resolve_for_node(workspace, address)
-        manifest = workspace.catalog.manifest(dataset, digest)
+        manifest = read_manifest(workspace.catalog, dataset, digest)
         view = views.path(dataset, digest)
         # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
         if view is None:
@@ -64,7 +65,7 @@ def fetch_version(
         if address.named_ref:
             point(workspace, dataset, address.named_ref, digest)
     reused = max(0, manifest.bytes - stats.fetched)
-    pins = workspace.catalog.pins(dataset, digest)
+    pins = read_pins(workspace.catalog, dataset, digest)
     facts = (view, manifest.files, manifest.bytes, stats.fetched, reused)
     return Version(dataset, digest, *facts, pins=pins, peers=stats.replicas)
 

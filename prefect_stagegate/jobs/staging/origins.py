@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from prefect_stagegate.catalog.version_records import staged_specs
+from prefect_stagegate.catalog.version_records import read_origins, staged_specs
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.jobs.staging.sources import open_sources
@@ -24,7 +24,7 @@ def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
     Raises:
         UsageError: No stored spec has them.
     """
-    recorded = workspace.catalog.origins(dataset, digest)
+    recorded = read_origins(workspace.catalog, dataset, digest)
     # One origin tells as much of its source as all of them.
     origins = {(origin.source, origin.position): origin for origin in recorded}.values()
     for canonical in staged_specs(workspace.catalog, dataset, digest):
@@ -46,7 +46,7 @@ def plan_origins(
 
     `spec` must have the version's sources. With `paths`, only these entries are planned.
     """
-    for origin in workspace.catalog.origins(dataset, digest):
+    for origin in read_origins(workspace.catalog, dataset, digest):
         if paths is not None and origin.path not in paths:
             continue
         position = _position(spec, origin)
@@ -61,7 +61,7 @@ def can_be_fetched(workspace: Workspace, dataset: str, digest: str) -> bool:
     try:
         spec = spec_with_sources(workspace, dataset, digest)
         with open_sources(workspace, spec) as sources:
-            missing = _Missing(workspace.catalog.origins(dataset, digest), spec)
+            missing = _Missing(read_origins(workspace.catalog, dataset, digest), spec)
             for position, group in enumerate(sources.groups):
                 missing.remove_listed(position, group.primary)
             return not missing.count

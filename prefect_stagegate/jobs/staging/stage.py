@@ -21,7 +21,15 @@ from prefect_stagegate.cache.leases import LeaseKind, folds_case
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.catalog import RefAction, RefEntry
-from prefect_stagegate.catalog.version_records import load_tables, put_failed, put_spec, staged_spec
+from prefect_stagegate.catalog.version_records import (
+    load_tables,
+    put_failed,
+    put_spec,
+    put_version,
+    read_origins,
+    read_pins,
+    staged_spec,
+)
 from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
@@ -164,7 +172,7 @@ def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Versi
     proposed = adopt_first_policy(workspace, spec)
     point(workspace, dataset, LATEST, digest)
     facts = (workspace.cache.layout.view(dataset, digest), manifest.files, manifest.bytes, 0, manifest.bytes)
-    return Version(dataset, digest, *facts, pins=workspace.catalog.pins(dataset, digest), proposed=proposed)
+    return Version(dataset, digest, *facts, pins=read_pins(workspace.catalog, dataset, digest), proposed=proposed)
 
 
 def preview(workspace: Workspace, subject: Spec | Address) -> Iterator[PlannedObject]:
@@ -257,7 +265,7 @@ def plan_transfer(
             yield from planned
         # At the listing's end only: an object that is missing so far may come on a later page.
         if last and paths.lacks_expected():
-            require_complete(workspace.catalog.origins(spec.dataset, last.digest), sources, paths)
+            require_complete(read_origins(workspace.catalog, spec.dataset, last.digest), sources, paths)
         if empty := [spec.sources[at].url for at in sorted(unlisted) if not spec.sources[at].may_be_empty]:
             raise _nothing_selected(spec, empty)
 
@@ -315,7 +323,7 @@ def _publish(
 def _learn(workspace: Workspace, sources: Sources, last: RefEntry, paths: Paths) -> None:
     """Give this node's pin memory the pins of the newest version, whoever staged it, and expect its paths."""
     identities: dict[tuple[int, str], str] | None = None
-    origins = workspace.catalog.origins(last.dataset, last.digest)
+    origins = read_origins(workspace.catalog, last.dataset, last.digest)
     while batch := list(islice(origins, LEARNT)):
         paths.expect(expected(batch, sources))
         # Strong pins only: a file of another node may have the name, size and time of one here, and a file that changed
@@ -341,8 +349,7 @@ def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> b
         return False
     # The spec comes first: a version can't be fetched or repaired without one.
     put_spec(catalog, dataset, digest, canonical)
-    sums, streams = (sealed.files, sealed.bytes), (ledger.entries(), ledger.origins())
-    new = catalog.put_version(dataset, digest, *sums, *streams, ledger.pins())
+    new = put_version(catalog, dataset, sealed, ledger.entries(), ledger.origins(), ledger.pins())
     if not spec.max_failed_objects:
         put_failed(catalog, dataset, digest, ())  # an earlier spec may have left objects out
     # `latest` moves last: whoever reads it finds the records complete.

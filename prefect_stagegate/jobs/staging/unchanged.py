@@ -22,7 +22,7 @@ from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.memory import is_racy
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.catalog import RefEntry
-from prefect_stagegate.catalog.version_records import staged_spec
+from prefect_stagegate.catalog.version_records import read_manifest, staged_spec
 from prefect_stagegate.jobs.staging.sources import Sources
 from prefect_stagegate.model import Pin, Receipt, SourceObject
 from prefect_stagegate.model.canonical import digest_of
@@ -115,7 +115,7 @@ class Unchanged:
         # Read again: another staging may have noted a newer version since the listing began.
         noted = workspace.cache.memory.noted(self._name)
         if noted == f"{digest} {listing}" and staged_spec(workspace.catalog, dataset, digest) == self._spec.canonical():
-            manifest = workspace.catalog.manifest(dataset, digest)
+            manifest = read_manifest(workspace.catalog, dataset, digest)
             self.manifest = manifest if is_complete(workspace, manifest) else None
         return self.manifest is not None
 

@@ -33,6 +33,7 @@ from prefect_stagegate.cache.quarantine import MAX_ENTRIES, Quarantine, Quaranti
 from prefect_stagegate.cache.scrub import CIRCLE, WHOLE, Arc, blobs_on, next_arc, note_end
 from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.cache.views import seal_view
+from prefect_stagegate.catalog.version_records import has_version, read_manifest
 from prefect_stagegate.errors import (
     CacheError,
     Cancelled,
@@ -162,7 +163,7 @@ class _Verifier:
     def version(self, address: Address, watch: VerifyProgress | None, *, repair: bool) -> Arc:
         """Verify one version, which must be on this node."""
         with keep_dataset(self._workspace.cache, address, "verify") as held:
-            manifest = self._workspace.catalog.manifest(held.dataset, held.digest)
+            manifest = read_manifest(self._workspace.catalog, held.dataset, held.digest)
             if watch:
                 watch.expect(manifest.bytes)
             # Each blob once; then a file that is a link to its blob needs no hashing.
@@ -182,8 +183,8 @@ class _Verifier:
             with ExitStack() as holding:
                 held = _held(holding, workspace, Address(dataset, digest))
                 try:
-                    if held is not None and workspace.catalog.has_version(dataset, digest):
-                        self._verify_view(held, workspace.catalog.manifest(dataset, digest), arc, repair=repair)
+                    if held is not None and has_version(workspace.catalog, dataset, digest):
+                        self._verify_view(held, read_manifest(workspace.catalog, dataset, digest), arc, repair=repair)
                 except CatalogError as error:
                     self._unreadable.add(error, dataset)
         return arc
@@ -305,7 +306,7 @@ def require_undamaged(
     workspace: Workspace, dataset: str, digest: str, refusal: type[StagegateError] = NotReady
 ) -> None:
     """Raise `refusal` where a `stat` of each file shows one that is missing, changed, or none of the version's."""
-    manifest = workspace.catalog.manifest(dataset, digest)
+    manifest = read_manifest(workspace.catalog, dataset, digest)
     version = f"{dataset}@{digest_text(digest)}"
     view = workspace.cache.layout.view(dataset, digest)
     if finding := look_at_view(view, manifest):

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.read import keep_dataset
@@ -97,7 +98,7 @@ def croissant(workspace: Workspace, address: Address, *, hashed: bool = False) -
     """
     digest = workspace.catalog.resolve(address)
     spec = stored_spec(workspace, address.dataset, digest)
-    manifest = workspace.catalog.manifest(address.dataset, digest)
+    manifest = read_manifest(workspace.catalog, address.dataset, digest)
     if not hashed:
         return _description(spec, manifest, None)
     if manifest.files > MOST_FILES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from prefect_stagegate.catalog.version_records import read_seal
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import NotReady, UsageError, did_you_mean
 from prefect_stagegate.model import Address
@@ -66,7 +67,7 @@ def reports_of_full_nodes(
 
     Each node makes room for itself. Nodes whose record is too old are asked, since the record says nothing of them now.
     """
-    size = workspace.catalog.sums(dataset, digest).bytes
+    size = read_seal(workspace.catalog, dataset, digest).bytes
     time, timeout = now(), record_timeout(workspace.settings)
     for record in records:
         held, most = record.version(dataset, digest), record.room + record.used

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.cache.blob_verification import Pace, extra_files, file_problem, inode_of
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.jobs.staging.stage import stage
@@ -86,7 +87,7 @@ def _count(workspace: Workspace, version: Address, cancel: Event | None) -> tupl
     """
     pace = Pace(workspace.settings.verify_rate, cancel)
     with keep_dataset(workspace.cache, version, "count") as held:
-        manifest = workspace.catalog.manifest(held.dataset, held.digest)
+        manifest = read_manifest(workspace.catalog, held.dataset, held.digest)
         counted = seal(_files(workspace, version, held.path, manifest.entries(), pace))
         extra = extra_files(held.path, manifest)
     if extra:

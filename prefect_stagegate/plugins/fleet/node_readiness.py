@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.catalog import RefEntry, withdrawn
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable
 from prefect_stagegate.jobs.address import resolve_for_node
 from prefect_stagegate.jobs.upkeep.verify import require_undamaged
@@ -129,7 +130,7 @@ def _absence(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
     quarantine = Quarantine(workspace.cache.layout)
     # Manifests are read only where something rotted.
     if quarantine.linked():
-        entries = workspace.catalog.manifest(dataset, digest).entries()
+        entries = read_manifest(workspace.catalog, dataset, digest).entries()
         if rotten := quarantine.rotten_files(view, entries):
             return f"{rotten[0].path} of {digest_text(digest)} rotted here; `stagegate verify --repair` replaces it"
     if ref:

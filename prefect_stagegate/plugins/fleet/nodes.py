@@ -11,8 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.catalog.records import corrupt
-from prefect_stagegate.catalog.typed_records import encode
+from prefect_stagegate.catalog.records import corrupt, encode
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.doors import Record
 from prefect_stagegate.model.settings import Settings

@@ -12,6 +12,7 @@ from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
+from prefect_stagegate.catalog.version_records import read_manifest, read_seal
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Job, Observer
 from prefect_stagegate.errors import CatalogError, StagegateError, UnknownDataset, UnknownRef
@@ -137,7 +138,7 @@ def _held_versions(
     for key in sorted(complete | partial):
         # A version whose staging has not reached the catalog yet, or that was removed from it, is left out.
         with suppress(UnknownDataset, UnknownRef), unreadable.skip(key[0]):
-            held = known.get(key) or HeldVersion(*key, workspace.catalog.sums(*key).bytes)
+            held = known.get(key) or HeldVersion(*key, read_seal(workspace.catalog, *key).bytes)
             if key in complete:
                 missing = _rotten_bytes(workspace, *key) if has_rotten else 0
                 yield replace(held, missing=missing, fetching=False)
@@ -169,12 +170,12 @@ def _last_record(workspace: Workspace, identity: str) -> NodeRecord | None:
 
 def _missing_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
     """Bytes of a version's blobs that this node lacks; a blob that is several entries counts for each."""
-    entries, blobs = workspace.catalog.manifest(dataset, digest).entries(), workspace.cache.blobs
+    entries, blobs = read_manifest(workspace.catalog, dataset, digest).entries(), workspace.cache.blobs
     return sum(entry.size for entry in entries if not blobs.holds(entry.digest, entry.size))
 
 
 def _rotten_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
     """Bytes of a version's files that are links to rotten blobs."""
-    entries = workspace.catalog.manifest(dataset, digest).entries()
+    entries = read_manifest(workspace.catalog, dataset, digest).entries()
     view = workspace.cache.layout.view(dataset, digest)
     return sum(entry.size for entry in Quarantine(workspace.cache.layout).rotten_files(view, entries))

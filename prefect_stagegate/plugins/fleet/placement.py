@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from prefect_stagegate.catalog.version_records import read_seal
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import NotReady
 from prefect_stagegate.model import Address
@@ -36,7 +37,7 @@ def find_version(workspace: Workspace, address: Address, unreadable: UnreadableR
         UsageError: There is no such dataset, ref or version.
     """
     digest = workspace.catalog.resolve(address)
-    sums = workspace.catalog.sums(address.dataset, digest)
+    sums = read_seal(workspace.catalog, address.dataset, digest)
     time, timeout = now(), record_timeout(workspace.settings)
     nodes = (
         placement(record, address.dataset, digest, sums.bytes, time, timeout)

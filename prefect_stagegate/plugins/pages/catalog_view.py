@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
-from prefect_stagegate.catalog import RefAction, RefEntry, gate_records
-from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, gate_records
 from prefect_stagegate.catalog.refs import REFS
+from prefect_stagegate.catalog.version_records import dataset_names, read_seal
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.review.decisions import RecordedDecision, decision_line
 from prefect_stagegate.jobs.review.inbox import InboxLine
@@ -117,15 +117,10 @@ class CatalogView:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        copies: list[CopiedRecords] = []
-
-        def wrap(records: Records) -> CopiedRecords:
-            copies.append(CopiedRecords(records))
-            return copies[0]
-
-        self.catalog = workspace.catalog.over(wrap, _ProcessMemory())
+        shared = workspace.catalog
+        self._copies = CopiedRecords(shared.records)
+        self.catalog = Catalog(self._copies, memory=_ProcessMemory(), consent=shared.consent, proof=shared.proof)
         self.workspace = replace(workspace, catalog=self.catalog)
-        self._copies = copies[0]
         self._derived = Bounded(DERIVED)
         self._readers = ThreadPoolExecutor(READERS, "stagegate-pages")
         # Of its own, so that a dataset's page does not wait for all datasets.
@@ -148,7 +143,7 @@ class CatalogView:
         try:
             return self._overview.get_with_age(first=FIRST_SECONDS)
         except TimeoutError:
-            names = self.catalog.datasets()
+            names = dataset_names(self.catalog)
             return self._overview_of(names, list(self._begun)), 0.0
 
     def recent(self, make: Callable[[Workspace], T], **times: float) -> T:
@@ -223,7 +218,7 @@ class CatalogView:
         return self.kept(dataset, ("decisions", digest), read)
 
     def _figures(self, dataset: str, digest: str, targets: list[str]) -> VersionFigures:
-        sums = self.catalog.sums(dataset, digest)
+        sums = read_seal(self.catalog, dataset, digest)
         statements = [
             (target, gate_records.newest_attestation(self.catalog, dataset, digest, target)) for target in targets
         ]
@@ -232,7 +227,7 @@ class CatalogView:
         return VersionFigures(digest, sums.files, sums.bytes, decisions, drift)
 
     def _read_overview(self) -> Overview:
-        names, begun = self.catalog.datasets(), list[_Known]()
+        names, begun = dataset_names(self.catalog), list[_Known]()
         self._begun = begun
         for known in self._overview_readers.map(self._known, names):
             begun.append(known)

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.catalog.kept_records import put_kept, read_kept
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import CatalogError, ValidationError
 from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.profile.parts import profile_table
@@ -109,7 +110,7 @@ def table_files(
     """The files of tables in this version, or in another `digest`: each file's digest by path, by table."""
     tests = {table: matcher(version.spec.contract.tables[table].files) for table in tables}
     files: dict[str, dict[str, str]] = {table: {} for table in tables}
-    for entry in workspace.catalog.manifest(version.dataset, digest or version.digest).entries():
+    for entry in read_manifest(workspace.catalog, version.dataset, digest or version.digest).entries():
         for table, matches in tests.items():
             if matches(entry.path):
                 files[table][entry.path] = entry.digest

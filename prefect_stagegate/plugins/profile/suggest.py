@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import UsageError, ValidationError, nearest_hint
 from prefect_stagegate.jobs.address import resolve
 from prefect_stagegate.jobs.staging.fetch import present
@@ -140,7 +141,7 @@ def suggest_contract(
         }
         contract = resolved.spec.contract.model_copy(update={"tables": tables})
         resolved = replace(resolved, spec=resolved.spec.model_copy(update={"contract": contract}))
-        entries = workspace.catalog.manifest(resolved.dataset, resolved.digest).entries()
+        entries = read_manifest(workspace.catalog, resolved.dataset, resolved.digest).entries()
         probed = probe_files(view, entries, contract)
         suggested = {}
         for name in [table] if table else tables:

@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect_stagegate.cache.blob_verification import Pace
 from prefect_stagegate.cache.checksums import checksums
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.jobs.upkeep.verify import VerifyProgress
@@ -106,7 +107,7 @@ def sign(
     private = read_statement_key(key, workspace.ask_passphrase)
     chain = read_chain(certificates, private) if certificates else ()
     digest = workspace.catalog.resolve(address)
-    manifest = workspace.catalog.manifest(address.dataset, digest)
+    manifest = read_manifest(workspace.catalog, address.dataset, digest)
     if manifest.files > MOST_FILES:
         problem = f"{count_text(manifest.files, 'file')} are too many for one signature: {MOST_FILES:,} at most"
         raise UsageError(problem, hint="Stage them as several datasets.", dataset=address.dataset)

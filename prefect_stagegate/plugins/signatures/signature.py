@@ -163,10 +163,11 @@ def signature_numbers(context: CheckContext) -> Sequence[int]:
 @FreshFact
 def kept_signatures(context: CheckContext) -> Iterator[bytes]:
     """These signatures, read one by one. Each call gives the same, since answers are bound to them."""
-    catalog = context.workspace.catalog
+    records = context.workspace.catalog.records
     key = (context.dataset, context.digest)
     # One byte more, so that a signature that is too large shows.
-    return (catalog.read_end(MODEL_SIGNATURES, MOST_BYTES + 1, *key, number) for number in signature_numbers(context))
+    paths = (MODEL_SIGNATURES.path(*key, number) for number in signature_numbers(context))
+    return (records.read_end(path, MOST_BYTES + 1) or b"" for path in paths)
 
 
 @FreshFact

@@ -24,6 +24,7 @@ from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Address
 from soak.site import DATASETS, PILOT, TIGHT, WIDE, Site
 from soak.truth import problem
+from tests.support.versions import version_digests
 
 Told = dict[str, Any]
 
@@ -50,7 +51,7 @@ def run_bring(shift: Shift) -> Told:
     workspace = shift.site.open(shift.node)
     address = Address(shift.dataset, PILOT)
     if shift.random.random() < 0.3:
-        address = Address(shift.dataset, shift.random.choice(workspace.catalog.versions(shift.dataset)))
+        address = Address(shift.dataset, shift.random.choice(version_digests(workspace.catalog, shift.dataset)))
     version = stage(workspace, address)
     return {"fetched": version.bytes_fetched, "reused": version.bytes_reused}
 

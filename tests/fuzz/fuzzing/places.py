@@ -21,6 +21,7 @@ from prefect_stagegate.jobs.upkeep.maintain import pin
 from prefect_stagegate.model import Address, Entry, Identity
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.workspace import Workspace
+from tests.support.versions import read_manifest
 
 ADA = Identity("ada", "declared")
 PLACES = ("cache", "catalog")
@@ -56,7 +57,9 @@ def build(folder: Path) -> Truth:
     _stage(folder, "planes", "plane\n")
     pin(node(folder), Address("things", versions[0]))
     workspace = node(folder)
-    entries = {digest: list(workspace.catalog.manifest("things", digest).entries()) for digest in (*versions, refused)}
+    entries = {
+        digest: list(read_manifest(workspace.catalog, "things", digest).entries()) for digest in (*versions, refused)
+    }
     return Truth(folder, entries, frozenset(versions), refused)
 
 

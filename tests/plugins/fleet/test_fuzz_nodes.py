@@ -15,7 +15,7 @@ from fuzzing.commands import fuzz_commands, run_command
 from fuzzing.mutations import mutate
 from fuzzing.places import Truth, build, node
 
-from prefect_stagegate.catalog.typed_records import encode
+from prefect_stagegate.catalog.records import encode
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.open_workspace import open_workspace

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import AccessDenied, TransferFailed
 from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
@@ -35,6 +36,7 @@ from prefect_stagegate.workspace import Workspace
 from tests.plugins.fleet.site import LATEST, Site, blob_server, stage_together
 from tests.support.rawserver import raw_server, response
 from tests.support.records import CountedRecords
+from tests.support.versions import read_manifest
 from tests.support.waiting import eventually
 from tests.support.webservers import accepts, certificates
 
@@ -115,7 +117,7 @@ class ReadOnlyRecords(CountedRecords):
 
 def test_coordinator_that_only_reads_the_catalog_goes_on(site: Site) -> None:
     version, node = site.make(), site.node("gpu-1")
-    catalog = node.catalog.over(ReadOnlyRecords, node.cache.memory)
+    catalog = Catalog(ReadOnlyRecords(node.catalog.records), memory=node.cache.memory)
     records = read_nodes(catalog, UnreadableRecords())
     reading = replace(node, catalog=catalog)
     assert not announce_fleet(reading, version.dataset, version.digest, ["gpu-1"], records)
@@ -273,7 +275,7 @@ def test_own_share_does_not_wait_for_other_nodes(tmp_path: Path) -> None:
         ended.set()
     logger.removeHandler(watch)
     order = BlobOrder("gpu-4", [], silent)
-    entries = own.catalog.manifest(version.dataset, version.digest).entries()
+    entries = read_manifest(own.catalog, version.dataset, version.digest).entries()
     assert read_when_left[0] == sum(entry.size for entry in entries if not order(entry.digest)) > 0
     assert same_bytes(own, site)
     site.close()
@@ -283,7 +285,7 @@ def test_late_node_does_not_keep_others_from_being_asked(tmp_path: Path) -> None
     site = Site(tmp_path, contents(small=24, large=0), idle_timeout=2.0)
     version = site.make()
     outside = open_workspace(tmp_path / "outside", tmp_path / "catalog")
-    entries = list(outside.catalog.manifest(version.dataset, version.digest).entries())
+    entries = list(read_manifest(outside.catalog, version.dataset, version.digest).entries())
     late, names = threading.Event(), ["gpu-1", "gpu-2"]
     held_when_left: list[str] = []
 
@@ -314,7 +316,7 @@ def test_slow_node_does_not_take_all_open_places(tmp_path: Path) -> None:
     site = Site(tmp_path, {f"{number:02}.bin": random.Random(number).randbytes(1_100_000) for number in range(32)})
     version = site.make()
     outside = open_workspace(tmp_path / "outside", tmp_path / "catalog")
-    entries = list(outside.catalog.manifest(version.dataset, version.digest).entries())
+    entries = list(read_manifest(outside.catalog, version.dataset, version.digest).entries())
     came: list[str] = []
     names, done = ["gpu-1", "gpu-2"], threading.Event()
     with blob_server(outside.cache, bandwidth=6_000_000) as slow, blob_server(outside.cache) as fast:
@@ -487,7 +489,9 @@ def test_slow_node_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.peer_source.LEAST_SECONDS", 0.5)
     version = site.make()
     second, ended = site.node("gpu-2"), threading.Event()
-    sizes = {entry.digest[7:]: entry.size for entry in second.catalog.manifest("things", version.digest).entries()}
+    sizes = {
+        entry.digest[7:]: entry.size for entry in read_manifest(second.catalog, "things", version.digest).entries()
+    }
 
     def drip(head: bytes, connection: socket.socket) -> None:
         size = sizes[head.decode().partition("/blobs/")[2][:64]]

@@ -31,6 +31,7 @@ from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
 from prefect_stagegate.workspace import Workspace
 from tests.plugins.lake.iceberg import add_delete_file, delete_positions, local_catalog, rest_catalog
+from tests.support.versions import read_origins
 
 URL = "iceberg://lake/ns.flights"
 DAY = dt.datetime(2013, 1, 1, tzinfo=dt.UTC)
@@ -236,7 +237,9 @@ def test_an_older_version_is_brought_while_its_snapshot_is_there(
 
 
 def _read_from_elsewhere(properties: Mapping[str, str], workspace: Workspace, digest: str) -> None:
-    (origin,) = [origin for origin in workspace.catalog.origins("flights", digest) if origin.pin.kind == "rewritten"]
+    (origin,) = [
+        origin for origin in read_origins(workspace.catalog, "flights", digest) if origin.pin.kind == "rewritten"
+    ]
     read(open_source(URL, properties), SourceObject(origin.key, origin.size, origin.pin, state=origin.state))
 
 

@@ -16,7 +16,6 @@ import pytest
 from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 
-from prefect_stagegate.catalog.version_records import put_spec, staged_spec
 from prefect_stagegate.errors import CorruptRecord, SourceError, SpecError, StagegateError, UsageError
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.open_workspace import open_workspace
@@ -32,6 +31,7 @@ from tests.plugins.lake.delta import HandWritten
 from tests.plugins.lake.iceberg import data_file, local_catalog
 from tests.plugins.lake.restcatalog import SmallCatalog, small_catalog
 from tests.support.hostile_specs import both_jobs, inside, unchecked, written
+from tests.support.versions import put_spec, staged_spec
 
 URL = "iceberg://lake/ns.flights"
 SECRET = b"root:hunter2"

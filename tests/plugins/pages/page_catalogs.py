@@ -9,7 +9,6 @@ from typing import Any
 from prefect_stagegate.catalog import RefAction
 from prefect_stagegate.catalog.gate_records import put_evidence
 from prefect_stagegate.catalog.kept_records import put_kept
-from prefect_stagegate.catalog.version_records import put_spec, staged_spec
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.check import check
@@ -34,6 +33,7 @@ from prefect_stagegate.spec.csv_dialect import TextReading
 from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
 from tests.support.scenario import INES, OWNERS, Scenario
+from tests.support.versions import put_spec, put_version, staged_spec
 
 GATES: dict[str, Any] = {
     "pilot": {"require": ["license"]},
@@ -139,7 +139,7 @@ def put(
     sealed = seal(entries)
     pin = Pin("etag", "x", "strong")
     origins = [Origin(e.path, source, e.path, e.size, pin, "server", e.digest) for e in entries]
-    node.catalog.put_version(dataset, sealed.digest, sealed.files, sealed.bytes, entries, origins)
+    put_version(node.catalog, dataset, sealed, entries, origins)
     head = node.catalog.ref(dataset, "latest")
     node.catalog.move_ref(
         dataset, "latest", sealed.digest, head=head, action=RefAction.STAGE, who=Identity(who, "declared")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather, parquet
 
-from prefect_stagegate.catalog.typed_records import decode, encode
+from prefect_stagegate.catalog.records import decode, encode
 from prefect_stagegate.plugins.profile import parts as profiling
 from prefect_stagegate.plugins.profile.drift import drift
 from prefect_stagegate.plugins.profile.parts import Profiled, profile_table

@@ -241,7 +241,9 @@ def test_signature_that_is_too_large_is_read_in_part(
     junk(things, key, 1)
     catalog = things.node().catalog
     (record,) = catalog.numbers(MODEL_SIGNATURES, "things", things.head("latest"))
-    assert len(catalog.read_end(MODEL_SIGNATURES, 101, "things", things.head("latest"), record)) == 101
+    assert (
+        len(catalog.records.read_end(MODEL_SIGNATURES.path("things", things.head("latest"), record), 101) or b"") == 101
+    )
 
 
 def test_signature_of_another_version_does_not_count(tmp_path: Path, key: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Literal, TypeVar
 
+from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import SourceError, UsageError
 from prefect_stagegate.jobs.address import spec_beside
 from prefect_stagegate.jobs.runner import step
@@ -158,7 +159,7 @@ def push(  # noqa: PLR0913 - the command's options
         raise UsageError(f"{target} is no tag of a registry", hint="Write oci://registry/repository:tag.")
     remember_access(target, options or {})
     dataset, digest = address.dataset, workspace.catalog.resolve(address)
-    manifest = workspace.catalog.manifest(dataset, digest)
+    manifest = read_manifest(workspace.catalog, dataset, digest)
     settings = workspace.settings
     terms = Terms(settings.of(Limits).idle, settings.allowed_hosts)
     stop = Stop(cancel)

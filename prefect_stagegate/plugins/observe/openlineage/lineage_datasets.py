@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.version_records import read_origins
 from prefect_stagegate.doors import load, plugins
 from prefect_stagegate.model import Evidence, ExpectationResult, Outcome, Severity
 from prefect_stagegate.patterns import matcher
@@ -145,7 +146,7 @@ def table_sources(catalog: Catalog, spec: Spec, digest: str) -> dict[str, tuple[
     # Rows of a query or table of a database become files on the way: its columns need not be those of one table.
     copied = [not name.namespace.startswith("postgres:") for name in names]
     sources_of: dict[str, dict[DatasetName, None]] = {table: {} for table in tables}
-    for number, origin in enumerate(catalog.origins(spec.dataset, digest) if tables else ()):
+    for number, origin in enumerate(read_origins(catalog, spec.dataset, digest) if tables else ()):
         if number >= MOST_ORIGINS:
             return {}
         if origin.position < len(names) and copied[origin.position]:

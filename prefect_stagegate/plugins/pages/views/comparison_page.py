@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
+from prefect_stagegate.catalog.version_records import read_manifest, read_seal
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.model.manifest import Change, Difference, diff
@@ -51,7 +52,7 @@ def comparison_page(view: CatalogView, dataset: str, old: str, new: str, number:
         CorruptRecord: A manifest is damaged.
     """
     unreadable = UnreadableRecords()
-    before, after = view.catalog.sums(dataset, old), view.catalog.sums(dataset, new)
+    before, after = read_seal(view.catalog, dataset, old), read_seal(view.catalog, dataset, new)
     totals: dict[str, FileTotals] | None = None
     differences: tuple[Difference, ...] = ()
     cut = slice_of(number, FILES, 0)
@@ -79,7 +80,9 @@ def comparison_page(view: CatalogView, dataset: str, old: str, new: str, number:
 
 
 def _differences(view: CatalogView, dataset: str, old: str, new: str) -> Iterator[Difference]:
-    return diff(view.catalog.manifest(dataset, old).entries(), view.catalog.manifest(dataset, new).entries())
+    return diff(
+        read_manifest(view.catalog, dataset, old).entries(), read_manifest(view.catalog, dataset, new).entries()
+    )
 
 
 def _totals(view: CatalogView, dataset: str, old: str, new: str) -> dict[str, FileTotals]:

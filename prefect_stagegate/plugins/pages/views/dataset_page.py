@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.catalog.refs import REFS
+from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.model import LATEST
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView, VersionFigures
 from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
@@ -56,7 +57,7 @@ def dataset_page(view: CatalogView, dataset: str, number: str) -> DatasetPage:
     Raises:
         UnknownDataset: There is no such dataset.
     """
-    view.catalog.require_dataset(dataset)
+    require_dataset(view.catalog, dataset)
     unreadable = UnreadableRecords()
     logs: dict[str, list[RefEntry]] = {}
     for ref in view.catalog.folders(REFS, dataset):

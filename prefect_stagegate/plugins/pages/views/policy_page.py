@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.catalog.gate_records import read_answers
+from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.jobs.address import spec_beside
 from prefect_stagegate.jobs.gating.consent import rule_of
 from prefect_stagegate.jobs.gating.policy import adoptions, open_requests, proposed_by, proposed_changes, spec_under
@@ -60,7 +61,7 @@ def policy_page(view: CatalogView, dataset: str, number: str) -> PolicyPage:
         UnknownDataset: There is no such dataset.
         CorruptRecord: The log of the policy is damaged.
     """
-    view.catalog.require_dataset(dataset)
+    require_dataset(view.catalog, dataset)
     unreadable = UnreadableRecords()
     entries = view.kept(dataset, "adoptions", lambda: adoptions(view.workspace, dataset))
     adopted = entries[-1][0] if entries else None

@@ -10,6 +10,7 @@ from itertools import islice
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.catalog.gate_records import REVOCATIONS, read_evidence
 from prefect_stagegate.catalog.refs import REFS
+from prefect_stagegate.catalog.version_records import count_origins, read_manifest, read_pins, read_seal
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
@@ -125,7 +126,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         CorruptRecord: The manifest is damaged.
     """
     catalog, unreadable = view.catalog, UnreadableRecords()
-    sums = catalog.sums(dataset, digest)
+    sums = read_seal(catalog, dataset, digest)
     logs: dict[str, list[RefEntry]] = {}
     for ref in catalog.folders(REFS, dataset):
         with unreadable.skip(dataset):
@@ -135,7 +136,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         spec = stored_spec(view.workspace, dataset, digest)
     pins: Pins | None = None
     with unreadable.skip(dataset):
-        pins = catalog.pins(dataset, digest)
+        pins = read_pins(catalog, dataset, digest)
     evidence: list[Evidence] = []
     with unreadable.skip(dataset):
         evidence = read_evidence(catalog, dataset, digest)
@@ -152,7 +153,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         sections += sections_of("version", view.workspace, subject)
     sources: Counter[str] = Counter()
     with unreadable.skip(dataset):
-        sources = catalog.origin_counts(dataset, digest)
+        sources = count_origins(catalog, dataset, digest)
     holders, unreadable_holders = view.holders()
     unreadable.update(unreadable_holders)
     held = holders(dataset, digest)
@@ -196,9 +197,9 @@ def files_page(view: CatalogView, dataset: str, digest: str, number: str) -> Fil
         UsageError: There is no such dataset or version.
         CorruptRecord: The manifest is damaged.
     """
-    sums = view.catalog.sums(dataset, digest)
+    sums = read_seal(view.catalog, dataset, digest)
     cut = slice_of(number, FILES, sums.files)
-    entries = view.catalog.manifest(dataset, digest).entries()
+    entries = read_manifest(view.catalog, dataset, digest).entries()
     return FilesPage(dataset, digest, sums.bytes, tuple(islice(entries, cut.range.start, cut.range.stop)), cut)
 
 
