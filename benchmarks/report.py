@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.plugins.pages.renderers import to_html
 from tests.plugins.reports import large
 from tests.support.browser import DESKTOP, PHONE, chromium, opened
-from tests.support.renderings import to_html
 
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
 

@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 
 
 OBSERVERS: dict[str, Callable[[Job], bool]] = {
-    "prefect_stagegate.jobs.staging.recorded_progress:RecordedProgress": lambda job: job.meter is not None,
-    "prefect_stagegate.jobs.staging.recorded_progress:TransferFigures": lambda job: job.name == "stage",
+    "prefect_stagegate.jobs.staging.observers:RecordedProgress": lambda job: job.meter is not None,
+    "prefect_stagegate.jobs.staging.observers:TransferFigures": lambda job: job.name == "stage",
 }
 """The core's own observers; see `Plugin.observers`."""
 

@@ -21,8 +21,9 @@ from prefect_stagegate.show.markdown import link
 from prefect_stagegate.show.report_document import bottleneck_text, transfer_text
 from prefect_stagegate.show.rows import Row, tally
 from prefect_stagegate.show.trimming import DETAILS, MOST_BYTES, trimmed
+from tests.plugins.pages.renderers import to_html
 from tests.plugins.reports import TRANSFER, a_decision, large, profile, samples
-from tests.support.renderings import to_artifact, to_html, to_json, to_markdown
+from tests.support.renderings import to_artifact, to_json, to_markdown
 from tests.unit.test_report import HOSTILE
 
 LARGEST = large()

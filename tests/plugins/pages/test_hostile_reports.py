@@ -7,8 +7,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.plugins.pages.renderers import to_html, to_junit
 from tests.support.hostile_names import BATCHES, acting, report_about
-from tests.support.renderings import to_html, to_junit
 
 
 class Tags(HTMLParser):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.integration.test_expectation_results import SECRETS, report, scenario, site, validation
-from tests.support.renderings import to_html, to_junit
+from tests.plugins.pages.renderers import to_html, to_junit
 
 __all__ = ["report", "scenario", "site", "validation"]
 

@@ -12,7 +12,7 @@ import pytest
 from prefect_stagegate.model import Decision, DecisionOutcome, Finding, Outcome
 from prefect_stagegate.show import build_report
 from prefect_stagegate.testing.contexts import DIGEST, OTHER_DIGEST, a_spec
-from tests.support.renderings import to_html
+from tests.plugins.pages.renderers import to_html
 from tests.unit.test_expectation_reports import OBSERVED, REFUSED, evidence, hostile
 from tests.unit.test_report import ALL, HOSTILE, MISSING, a_report, answer
 

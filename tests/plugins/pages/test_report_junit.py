@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from prefect_stagegate.model import DecisionOutcome, Finding, Outcome, Severity
-from tests.support.renderings import to_junit
+from tests.plugins.pages.renderers import to_junit
 from tests.unit.test_expectation_reports import (
     ERRORED,
     FAILED,

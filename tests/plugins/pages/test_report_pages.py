@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import Browser
 
 from prefect_stagegate.show import Report
+from tests.plugins.pages.renderers import to_html
 from tests.plugins.reports import samples
 from tests.plugins.test_report_parts import rewritten
 from tests.support.browser import DESKTOP, PHONE, OpenPage, chromium, opened
-from tests.support.renderings import to_html
 from tests.unit.test_report import HOSTILE
 
 pytestmark = pytest.mark.system

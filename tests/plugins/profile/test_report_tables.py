@@ -12,7 +12,8 @@ from prefect_stagegate.plugins.profile.sections import MOST_CHANGED, MOST_COLUMN
 from prefect_stagegate.show import Report, build_report
 from prefect_stagegate.show.document import Table
 from prefect_stagegate.testing.contexts import a_spec
-from tests.support.renderings import to_html, to_json, to_markdown
+from tests.plugins.pages.renderers import to_html
+from tests.support.renderings import to_json, to_markdown
 
 NUMBER = ColumnProfile(
     "BIGINT",
