@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from prefect_stagegate.cache.memory import is_racy
 from prefect_stagegate.errors import (
     AccessDenied,
     ObjectChanged,
@@ -93,6 +95,8 @@ class Place:
     """Whether files here never change by promise, so that the adapter notices only a change of size."""
     keeps: bool = False
     """Whether the place keeps old states, as a history of commits does: what was listed can be read for ever."""
+    variants: Collection[Mapping[str, Any]] = ()
+    """Further options, each of which gives objects other bytes, such as an encoding or another server."""
     library: tuple[str, str] = ("", "")
     """Dotted names of the library's functions that list and read; empty for the adapter's own methods."""
 
@@ -265,6 +269,14 @@ class SourceContract:
         assert len(pins) == 1
         assert open_source(place.url, place.options).find("a.bin").pin in pins
 
+    def test_a_pin_is_remembered(self, place: Place) -> None:
+        place.put("a.bin", BYTES)
+        (source_object,) = list(open_source(place.url, place.options).list())
+        # As a staging does that begins when the object is no longer young.
+        assert not is_racy(source_object, time.time() + 3600), (
+            "each staging reads it again: a weak pin needs `modified`, in seconds since the epoch"
+        )
+
     def test_an_object_that_changed_after_it_was_listed_is_not_read(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         source = open_source(place.url, place.options)
@@ -361,3 +373,7 @@ class SourceContract:
         whole, part = (open_source(url, place.options).identity for url in (place.url, place.url + "folder/"))
         assert whole != part
         assert whole == open_source(place.url, place.options).identity
+
+    def test_options_that_change_bytes_change_the_identity(self, place: Place) -> None:
+        variants = [place.options, *({**place.options, **options} for options in place.variants)]
+        assert len({open_source(place.url, options).identity for options in variants}) == len(variants)

@@ -60,6 +60,7 @@ def _s3_place(server: SeaweedFS, name: str, extra: dict[str, object], **facts: o
         anonymous={name: value for name, value in options.items() if name not in ("key", "secret")},
         lacks="\\",  # SeaweedFS makes slashes of them
         unreachable=(f"{url}/", {**options, "endpoint_url": f"http://{NOBODY}"}),
+        variants=({"endpoint_url": f"http://{NOBODY}"},),
         **facts,  # type: ignore[arg-type]
     )
 

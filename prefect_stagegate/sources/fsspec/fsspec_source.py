@@ -215,7 +215,7 @@ class FsspecSource(BaseSource):
             info = self._fs.info(self._name(key))
         if info.get("size") is None:
             raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
-        return SourceObject(key, int(info["size"]), self._pin(info), _modified(info))
+        return SourceObject(key, int(info["size"]), self._pin(info), _modified(info) or _ftp_time(info.get("modify")))
 
     def _pin(self, info: Mapping[str, Any]) -> Pin:
         for field, kind, strength in PINS:
@@ -306,6 +306,13 @@ def _modified(info: Mapping[str, Any]) -> float | None:
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     return float(value) if isinstance(value, int | float) else None
+
+
+def _ftp_time(text: object) -> float | None:
+    """A time as FTP's MLSD writes it (RFC 3659), in whole seconds. Pins keep its text, as those of earlier releases."""
+    with suppress(ValueError):
+        return datetime.strptime(f"{text}+0000", "%Y%m%d%H%M%S%z").timestamp() if text else None
+    return None
 
 
 def _parsed(text: str) -> datetime | None:
