@@ -9,6 +9,7 @@ import stat
 import weakref
 from collections.abc import Iterator
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
 
 from prefect_stagegate.units import count_text
@@ -106,9 +107,9 @@ def walk_folders(
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
     """Make a folder and its missing parents, and make their names durable."""
-    missing = [above for above in (folder, *folder.parents) if not above.exists()]
+    missing = takewhile(lambda above: not above.exists(), (folder, *folder.parents))
     # The outermost first: a name is durable only if those above it are.
-    for above in reversed(missing):
+    for above in reversed(list(missing)):
         above.mkdir(mode=mode, exist_ok=True)
         sync_folder(above.parent)
 

@@ -145,7 +145,11 @@ class Blobs:
             elif self._durability is not Durability.NONE:
                 self._unsynced.add(digest)
             folder = target.rpartition("/")[0]
-            self._make_folder(folder)
+            # Once for each of the 256 folders, not once for each blob.
+            if folder not in self._folders:
+                Path(folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
+                self._layout.share(folder, GROUP_DIR)
+                self._folders.add(folder)
             # The claim's name stays beside the blob's: its second link keeps a collection from taking the blob.
             self._place(claim, target, digest)
             if self._durability is Durability.FULL:
@@ -202,13 +206,6 @@ class Blobs:
                     yield path
             except FileNotFoundError:
                 continue
-
-    def _make_folder(self, folder: str) -> None:
-        if folder not in self._folders:
-            # Once for each of the 256 folders, not once for each blob.
-            Path(folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
-            self._layout.share(folder, GROUP_DIR)
-            self._folders.add(folder)
 
 
 def _is_sound(path: str, digest: str) -> bool:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 
 from prefect_stagegate.cache.job_progress import remove_progress
@@ -222,18 +223,31 @@ class Leases:
             sync_folder(self._layout.leases)
         return len(pins)
 
-    def live(self, unreadable: UnreadableRecords | None = None) -> list[Lease]:
+    def live(self, unreadable: UnreadableRecords | None = None, *, remove_dead: bool = False) -> list[Lease]:
         """The leases whose holders live, and the pins; the oldest first.
 
         Args:
             unreadable: Collects the leases that can't be read, which are left out: nobody knows what they keep. With
                 None, the first of them raises.
+            remove_dead: Whether to remove the leases of dead holders; the caller has locked out new ones.
 
         Raises:
             CacheError: They can't be listed, or one can't be read.
             CorruptRecord: One is damaged.
         """
-        return sorted(self._read(unreadable).values(), key=lambda lease: lease.since)
+        leases: list[Lease] = []
+        with explained("read the leases", self._layout.leases):
+            paths = [path for path in self._layout.entries(self._layout.leases) if _NAME.fullmatch(path.name)]
+        for path in paths:
+            with skipping(unreadable, ""), explained("read the lease", path):
+                lease = _read(path)
+                if lease and _alive(path, lease):
+                    leases.append(lease)
+                elif remove_dead:
+                    # The lease goes last: without it, nobody would look for its progress.
+                    remove_progress(self._layout, path.name)
+                    path.unlink(missing_ok=True)
+        return sorted(leases, key=attrgetter("since"))
 
     @contextmanager
     def frozen(self, unreadable: UnreadableRecords | None = None) -> Iterator[list[Lease]]:
@@ -243,23 +257,7 @@ class Leases:
             unreadable: As for `live`. Unreadable leases are not removed.
         """
         with locked(self._layout.leases):
-            live = self._read(unreadable, remove_dead=True)
-            yield sorted(live.values(), key=lambda lease: lease.since)
-
-    def _read(self, unreadable: UnreadableRecords | None, *, remove_dead: bool = False) -> dict[Path, Lease]:
-        leases: dict[Path, Lease] = {}
-        with explained("read the leases", self._layout.leases):
-            paths = [path for path in self._layout.entries(self._layout.leases) if _NAME.fullmatch(path.name)]
-        for path in paths:
-            with skipping(unreadable, ""), explained("read the lease", path):
-                lease = _read(path)
-                if lease and _alive(path, lease):
-                    leases[path] = lease
-                elif remove_dead:
-                    # The lease goes last: without it, nobody would look for its progress.
-                    remove_progress(self._layout, path.name)
-                    path.unlink(missing_ok=True)
-        return leases
+            yield self.live(unreadable, remove_dead=True)
 
     def _pins_of(self, dataset: str, digest: str) -> list[Lease]:
         pins = (lease for lease in self.live() if lease.kind is LeaseKind.PIN)

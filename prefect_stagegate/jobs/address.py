@@ -70,13 +70,13 @@ def _argument_problems(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str]
     return argument_problems(arguments)
 
 
-def parse(version_or_spec: SpecLike | Address) -> Address | Spec:
+def parse(subject: SpecLike | Address) -> Address | Spec:
     """Tell a version from a spec: `name`, `name@ref` and `name@sha256:…` are versions, all else is a spec."""
-    if isinstance(version_or_spec, Address):
-        return version_or_spec
-    if isinstance(version_or_spec, str) and not _looks_like_a_file(version_or_spec):
-        return Address.parse(version_or_spec)
-    return read_spec(version_or_spec)
+    if isinstance(subject, Address):
+        return subject
+    if isinstance(subject, str) and "/" not in subject and not subject.endswith((".yaml", ".yml", ".json")):
+        return Address.parse(subject)
+    return read_spec(subject)
 
 
 def resolve_for_node(workspace: Workspace, address: Address) -> str:
@@ -203,7 +203,3 @@ def _canonical_beside(catalog: Catalog, dataset: str, digest: str) -> Mapping[st
     if canonical is None:
         raise UsageError(f"No spec is stored beside {dataset}@{digest}", hint="Stage it again.", dataset=dataset)
     return canonical
-
-
-def _looks_like_a_file(text: str) -> bool:
-    return "/" in text or text.endswith((".yaml", ".yml", ".json"))

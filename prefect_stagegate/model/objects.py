@@ -81,7 +81,7 @@ def dataset_path(into: str, key: str) -> str:
 
 
 def plan_object(
-    listed: SourceObject, *, path: str, source: int, remembered: str | None, held: bool, rehash: Rehash = "never"
+    listed: SourceObject, path: str, source: int, remembered: str | None, *, held: bool, rehash: Rehash = "never"
 ) -> PlannedObject:
     """Plan one object.
 

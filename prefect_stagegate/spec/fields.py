@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
@@ -106,11 +107,6 @@ ByteSize = Annotated[
     ),
 ]
 """Bytes, written as a number or with a unit: `8MiB`, `1.5GB`."""
-
-
-def dataset_name(value: str) -> str:
-    """Check a dataset's name; raises ValueError with the reason."""
-    return _name("dataset", value)
 
 
 def target_name(value: str) -> str:
@@ -223,7 +219,7 @@ _NAME_SCHEMA: dict[str, Any] = {"pattern": f"^{NAME.pattern}$", "maxLength": NAM
 TARGET_SCHEMA: dict[str, Any] = {**_NAME_SCHEMA, "not": {"const": LATEST}}
 """JSON Schema of a target's name."""
 
-DatasetName = Annotated[str, AfterValidator(dataset_name), Field(json_schema_extra=_NAME_SCHEMA)]
+DatasetName = Annotated[str, AfterValidator(partial(_name, "dataset")), Field(json_schema_extra=_NAME_SCHEMA)]
 TargetName = Annotated[str, AfterValidator(target_name)]
 Glob = Annotated[str, AfterValidator(_glob), Field(json_schema_extra={"pattern": _INSIDE, "minLength": 1})]
 """A glob of paths, such as `flights/*.parquet`: relative, without `..`."""

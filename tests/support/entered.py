@@ -16,7 +16,7 @@ from types import FrameType
 
 import prefect_stagegate
 from prefect_stagegate.cli import main
-from prefect_stagegate.jobs.staging import observers
+from prefect_stagegate.jobs import runner
 
 PACKAGE = Path(prefect_stagegate.__file__).parent
 ROOMS = (PACKAGE, *(room.resolve() for room in PACKAGE.iterdir() if room.is_symlink()))
@@ -54,7 +54,7 @@ def enter(folder: Path) -> tuple[set[tuple[str, str]], int]:
         deepest = max(deepest, depth)
 
     # Profiled on a busy machine, a staging takes longer than the time after which it records its progress.
-    observers.INTERVAL = 60.0
+    runner.INTERVAL = 60.0
     places = ["--cache", str(folder / "cache"), "--catalog", str(folder / "catalog")]
     threading.setprofile(note)
     sys.setprofile(note)

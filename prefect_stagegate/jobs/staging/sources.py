@@ -61,7 +61,7 @@ def open_sources(
         UsageError: A URL or an option can't be used, or credentials aren't found.
         SourceError: One can't be opened, or the block raises it. The error names the dataset.
     """
-    with _dataset_in_errors(spec.dataset), ExitStack() as stack:
+    with ExitStack() as stack:
 
         def opened(source_spec: SourceSpec | MirrorSpec) -> Source:
             resolve = workspace.resolve_credentials
@@ -73,21 +73,15 @@ def open_sources(
 
         chosen = spec.sources if only is None else spec.sources[only : only + 1]
         groups, selections = [], []
-        for source in chosen:
-            groups.append(SourceGroup(opened(source), tuple(map(opened, source.mirrors)), replicas))
-            selections.append(Selection(source, now()))
-        yield Sources(tuple(chosen), tuple(groups), tuple(selections))
-
-
-@contextmanager
-def _dataset_in_errors(dataset: str) -> Iterator[None]:
-    """Add the dataset to errors of sources, which don't know it."""
-    try:
-        yield
-    except (SourceError, TransferFailed) as error:
-        for failure in error.failures if isinstance(error, TransferFailed) else (error,):
-            failure.dataset = failure.dataset or dataset
-        raise
+        try:
+            for source in chosen:
+                groups.append(SourceGroup(opened(source), tuple(map(opened, source.mirrors)), replicas))
+                selections.append(Selection(source, now()))
+            yield Sources(tuple(chosen), tuple(groups), tuple(selections))
+        except (SourceError, TransferFailed) as error:
+            for failure in error.failures if isinstance(error, TransferFailed) else (error,):
+                failure.dataset = failure.dataset or spec.dataset  # which sources don't know
+            raise
 
 
 def open_spec_source(

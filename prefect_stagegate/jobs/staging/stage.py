@@ -259,7 +259,11 @@ def plan_transfer(
             )
             pinned = [(sources.groups[entry.source].primary.identity, entry.object) for entry in batch]
             digests = workspace.cache.memory.recall_many(pinned)
-            planned = [_plan_one(workspace, sources, *row) for row in zip(batch, batch_paths, digests, strict=True)]
+            planned = []
+            for entry, path, digest in zip(batch, batch_paths, digests, strict=True):
+                is_held = digest is not None and workspace.cache.blobs.holds(digest, entry.object.size)
+                rehash = spec.sources[entry.source].rehash
+                planned.append(plan_object(entry.object, path, entry.source, digest, held=is_held, rehash=rehash))
             # Before any of the batch is fetched: a conflict ends the staging.
             paths.take(planned)
             yield from planned
@@ -277,14 +281,6 @@ def _nothing_selected(spec: Spec, urls: Sequence[str]) -> UsageError:
         "that rightly has none at times.",
         dataset=spec.dataset,
     )
-
-
-def _plan_one(
-    workspace: Workspace, sources: Sources, entry: SelectedObject, path: str, digest: str | None
-) -> PlannedObject:
-    held = digest is not None and workspace.cache.blobs.holds(digest, entry.object.size)
-    rehash = sources.specs[entry.source].rehash
-    return plan_object(entry.object, path=path, source=entry.source, remembered=digest, held=held, rehash=rehash)
 
 
 def _publish(
