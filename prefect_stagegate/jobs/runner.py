@@ -29,7 +29,6 @@ from typing import Any
 
 from prefect_stagegate.cache.job_progress import remove_progress, write_progress
 from prefect_stagegate.cache.views import Draft
-from prefect_stagegate.catalog.kept_records import TRANSFERS, put_kept
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Job, Observer, load, plugins
 from prefect_stagegate.errors import Cancelled
@@ -179,6 +178,9 @@ class TransferFigures(Observer):
     def ended(self, job: Job) -> None:
         """Record the figures, now that nothing depends on them."""
         if job.meter and job.meter.stats.fetched and isinstance(job.result, Version):
+            # Late: few of the jobs that import this module transfer.
+            from prefect_stagegate.catalog.kept_records import TRANSFERS, put_kept
+
             record = _record(job.workspace, job.meter.stats)
             put_kept(job.workspace.catalog, TRANSFERS, record, job.dataset, digest=job.result.digest)
 
