@@ -73,6 +73,12 @@ class CheckResult:
     owner: str = ""
     """Who repairs it, where that isn't the check's owner; empty otherwise."""
 
+    def __post_init__(self) -> None:
+        # Here, so that a traceback leads to the line of the check.
+        given: tuple[object, object] = (self.outcome, self.summary)
+        if not (isinstance(given[0], Outcome) and isinstance(given[1], str)):
+            raise TypeError(f"a CheckResult begins with an Outcome and a str, not with {given}")
+
 
 def one_finding(
     outcome: Outcome,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from prefect_stagegate import clock
+from prefect_stagegate.catalog.records import encode
 from prefect_stagegate.environment import UNKNOWN
 from prefect_stagegate.errors import Cancelled, MissingExtra, StagegateError, WorkerCrashed
 from prefect_stagegate.gate.base import CheckResult, one_finding
@@ -19,6 +21,9 @@ from prefect_stagegate.model import Evidence, EvidenceRevocation, Outcome
 from prefect_stagegate.model.canonical import canonical, digest_of
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Requirement
+
+_EVIDENCE = TypeAdapter(Evidence)
+log = logging.getLogger(__name__)
 
 CLOCKS_DIFFER = timedelta(minutes=1)
 """How far ahead another node's clock may be."""
@@ -31,10 +36,40 @@ def run_check(definition: Check, requirement: Requirement, context: CheckContext
         Cancelled: The run was stopped.
     """
     began = time.perf_counter()
-    answer = _ask(definition, requirement, context)
+    try:
+        answer = definition.ask(context, _parameters(definition, requirement))
+        _require_texts(definition, context)
+        return _evidence(definition, requirement, context, answer, began)
+    # A stopped run has no answer: as an inconclusive one, it would be recorded as evidence.
+    except Cancelled:
+        raise
+    except StagegateError as error:
+        # One subject for checks that share the failed work, so that reports list the error once.
+        subject, summary = definition.shared or definition.name, f"no result: {error.message}"
+        answer = one_finding(Outcome.INCONCLUSIVE, subject, error.description, error.hint, summary=summary)
+        # A crash of what evaluates the contract, or a library that the node lacks, is no defect of the data.
+        answer = replace(answer, owner="infra") if isinstance(error, (WorkerCrashed, MissingExtra)) else answer
+    except Exception as error:  # a bug in one check must not keep the others from answering
+        log.debug("The check %r raised an error", definition.name, exc_info=True)
+        # Only a StagegateError redacts its own text; the text of any other may hold a secret.
+        problem = f"the check raised an error: {redact(f'{type(error).__name__}: {error}')}"
+        fix = "Report it with the output of --debug."
+        answer = one_finding(Outcome.INCONCLUSIVE, definition.name, problem, fix)
+    return _evidence(definition, requirement, context, answer, began)
+
+
+def _evidence(
+    definition: Check, requirement: Requirement, context: CheckContext, answer: CheckResult, began: float
+) -> Evidence:
+    """The evidence of an answer, as it is read back.
+
+    Raises:
+        TypeError, ValueError: It can't be recorded, or nobody could read it.
+    """
     # Shared work tells its own duration: this check may have waited for it, or met it done.
     seconds = time.perf_counter() - began if answer.seconds is None else answer.seconds
-    return Evidence(
+    canonical(answer.measured)
+    evidence = Evidence(
         check=definition.name,
         outcome=answer.outcome,
         summary=_unicode(answer.summary),
@@ -54,12 +89,26 @@ def run_check(definition: Check, requirement: Requirement, context: CheckContext
         awaiting=answer.awaiting,
         seconds=round(seconds, 3),
     )
+    try:
+        return _EVIDENCE.validate_json(encode(evidence))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise TypeError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _require_texts(definition: Check, context: CheckContext) -> None:
+    for name, each in definition.bindings.items():
+        if not isinstance(value := each.value(context), str | None):
+            raise TypeError(f"the binding {name!r} must be a str or None, not {value!r}")
 
 
 def binding(definition: Check, requirement: Requirement, context: CheckContext) -> dict[str, str]:
     """The values of everything that a check's answer depends on, by name."""
-    values = {name: value for name, each in definition.bindings.items() if (value := each.value(context)) is not None}
-    return values | {"check_version": str(definition.version), "parameters": parameters_digest(definition, requirement)}
+    values: dict[str, object] = {name: each.value(context) for name, each in definition.bindings.items()}
+    return {name: _text(value) for name, value in values.items() if value is not None} | {
+        "check_version": str(definition.version),
+        "parameters": parameters_digest(definition, requirement),
+    }
 
 
 def parameters_digest(definition: Check, requirement: Requirement) -> str:
@@ -125,25 +174,8 @@ def expired(evidence: Evidence, at: str) -> bool:
     return bool(evidence.expires) and evidence.expires <= at
 
 
-def _ask(definition: Check, requirement: Requirement, context: CheckContext) -> CheckResult:
-    try:
-        answer = definition.ask(context, _parameters(definition, requirement))
-        canonical(answer.measured)  # fails now, inside the check, if the figures could not be recorded
-    # A stopped run has no answer: as an inconclusive one, it would be recorded as evidence.
-    except Cancelled:
-        raise
-    except StagegateError as error:
-        # One subject for checks that share the failed work, so that reports list the error once.
-        subject, summary = definition.shared or definition.name, f"no result: {error.message}"
-        answer = one_finding(Outcome.INCONCLUSIVE, subject, error.description, error.hint, summary=summary)
-        # A crash of what evaluates the contract, or a library that the node lacks, is no defect of the data.
-        return replace(answer, owner="infra") if isinstance(error, (WorkerCrashed, MissingExtra)) else answer
-    except Exception as error:  # noqa: BLE001 - a bug in one check must not keep the others from answering
-        # Only a StagegateError redacts its own text; the text of any other may hold a secret.
-        reason = redact(f"{type(error).__name__}: {error}")
-        problem = f"the check raised an error: {reason}"
-        return one_finding(Outcome.INCONCLUSIVE, definition.name, problem, "Report it with the output of --debug.")
-    return answer
+def _text(value: object) -> str:
+    return _unicode(value) if isinstance(value, str) else UNKNOWN
 
 
 def _unicode(text: str) -> str:

@@ -221,6 +221,8 @@ def register(check: Check) -> None:
         raise ValueError(f"There is already a check named {check.name!r}")
     if unknown := sorted({name for name in check.binds if isinstance(name, str)} - BINDINGS.keys()):
         raise ValueError(f"Unknown bindings {unknown} of {check.name!r}; bindings: {', '.join(BINDINGS)}")
+    if not isinstance(check.ttl, timedelta | None):
+        raise TypeError(f"The ttl of {check.name!r} must be a timedelta, not {check.ttl!r}")
     taken = BINDINGS | {name: binding for other in known.values() for name, binding in other.bindings.items()}
     for name, binding in check.bindings.items():
         if taken.get(name, binding) != binding:

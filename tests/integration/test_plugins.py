@@ -45,6 +45,16 @@ def within(context: CheckContext, parameters: Parameters) -> CheckResult:
     """Whether the site allows so many files."""
     return CheckResult(Outcome.PASS if context.files <= limit(context) else Outcome.FAIL, f"at most {{limit(context)}}")
 '''
+ODD = '''
+import os
+from prefect_stagegate.gate import Binding, Check, CheckContext, CheckResult, Parameters
+from prefect_stagegate.model import Outcome
+
+@Check("odd", owner="infra", binds=(Binding("weekday", lambda context: 3 if "NUMBER" in os.environ else "sunday"),))
+def odd(context: CheckContext, parameters: Parameters) -> CheckResult:
+    """Whether it is Sunday."""
+    return CheckResult(Outcome.PASS, "it is" if "BUG" not in os.environ else 1 / 0)
+'''
 
 
 def check_source(name: str, owner: str, package: str = "gate") -> str:
@@ -72,6 +82,7 @@ def site(tmp_path: Path) -> Path:
     install(site, "other_name", check_source("other", "data"), "wanted")
     install(site, "former_path", check_source("former", "data", "readiness"), "former")
     install(site, "bound", BOUND.format(name="within_limit", binding="limit"), "within_limit")
+    install(site, "odd", ODD, "odd")
     install(site, "second_binding", BOUND.format(name="second", binding="rotten"), "second")
     return site
 
@@ -112,15 +123,46 @@ def test_a_broken_plugin_says_so_and_breaks_no_other(site: Path, run_stagegate: 
     assert "The binding 'rotten' of 'second' is already another check's" in broken["second"]
 
 
-def test_evidence_ends_with_another_value_of_a_plugin_s_binding(site: Path, run_stagegate: Run, tmp_path: Path) -> None:
-    limit = tmp_path / "limit"
-    env = {"PYTHONPATH": str(site), "LIMIT": str(limit)}
+def stage_things(run_stagegate: Run, tmp_path: Path, env: dict[str, str], *checks: str) -> None:
+    """Stage `things`, with a gate `pilot` that requires checks."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.csv").write_text("x\n1\n")
     spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": str(tmp_path / "data")}]}
-    (tmp_path / "spec.yaml").write_text(json.dumps(spec | {"gates": {"pilot": {"require": ["within_limit"]}}}))
-    limit.write_text("1")
+    (tmp_path / "spec.yaml").write_text(json.dumps(spec | {"gates": {"pilot": {"require": checks}}}))
     assert run_stagegate("stage", "spec.yaml", env=env).returncode == 0
+
+
+def test_binding_that_is_no_text_spoils_no_record(site: Path, run_stagegate: Run, tmp_path: Path) -> None:
+    env = {"PYTHONPATH": str(site)}
+    stage_things(run_stagegate, tmp_path, env, "odd", "few_files")
+    check = ("check", "things", "--gate", "pilot", "--json")
+    unknown = run_stagegate(*check, env=env | {"NUMBER": "yes"})
+    assert unknown.returncode == 3
+    assert "pydantic" not in unknown.stderr
+    outcomes = {each["check"]: each["outcome"] for each in json.loads(unknown.stdout)["rows"]}
+    assert outcomes == {"odd": "inconclusive", "few_files": "pass"}
+    assert "the binding 'weekday' must be a str or None, not 3" in unknown.stdout
+    assert run_stagegate("ls", env=env).returncode == 0
+    assert run_stagegate(*check, env=env).returncode == 0
+    assert run_stagegate("promote", "things", "--to", "pilot", env=env).returncode == 0
+
+
+def test_debug_prints_where_a_check_raised(site: Path, run_stagegate: Run, tmp_path: Path) -> None:
+    env = {"PYTHONPATH": str(site), "BUG": "yes"}
+    stage_things(run_stagegate, tmp_path, env, "odd")
+    check = ("check", "things", "--gate", "pilot")
+    plain, debug = run_stagegate(*check, env=env), run_stagegate(*check, "--debug", env=env)
+    assert plain.returncode == debug.returncode == 3
+    assert "Traceback" not in plain.stderr
+    assert "odd.py" in debug.stderr
+    assert "ZeroDivisionError" in debug.stderr
+
+
+def test_evidence_ends_with_another_value_of_a_plugin_s_binding(site: Path, run_stagegate: Run, tmp_path: Path) -> None:
+    limit = tmp_path / "limit"
+    env = {"PYTHONPATH": str(site), "LIMIT": str(limit)}
+    limit.write_text("1")
+    stage_things(run_stagegate, tmp_path, env, "within_limit")
     check = ("check", "things", "--gate", "pilot")
     assert run_stagegate(*check, env={**env, "PLACE": "lab"}).returncode == 0
     assert "current" in run_stagegate(*check, "--plan", "--json", env={**env, "PLACE": "lab"}).stdout

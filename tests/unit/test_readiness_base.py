@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -115,6 +115,35 @@ def test_figures_that_can_not_be_recorded_are_no_pass(figure: object) -> None:
         return CheckResult(Outcome.PASS, "fine", measured={"figure": figure})
 
     assert run_check(CHECKS["odd"], required("odd"), check_context()).outcome is Outcome.INCONCLUSIVE
+
+
+RESULT: Any = CheckResult
+FINDING: Any = Finding
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (lambda: RESULT(Outcome.PASS, 7), "an Outcome and a str"),
+        (lambda: RESULT(True, "fine"), "an Outcome and a str"),
+        (lambda: RESULT("passed", "fine"), "an Outcome and a str"),
+        (lambda: None, "'NoneType' object has no attribute"),
+        (lambda: RESULT(Outcome.PASS, "fine", ("a.csv",)), "AttributeError"),
+        (lambda: RESULT(Outcome.PASS, "fine", (FINDING("a", "b", 7),)), "AttributeError"),
+        (lambda: RESULT(Outcome.PASS, "fine", until=NOW.replace(tzinfo=None)), "TypeError"),
+        (lambda: RESULT(Outcome.PASS, "fine", awaiting=(7,)), "awaiting.0: Input should be a valid string"),
+        (lambda: RESULT(Outcome.PASS, "fine", owner=7), "owner: Input should be a valid string"),
+    ],
+)
+def test_answer_of_a_wrong_type_is_inconclusive(answer: Callable[[], CheckResult], problem: str) -> None:
+    @check("odd", owner="data", ttl=timedelta(hours=1))
+    def odd(context: CheckContext, parameters: NoParameters) -> CheckResult:
+        return answer()
+
+    evidence = run_check(CHECKS["odd"], required("odd"), check_context())
+    assert (evidence.outcome, evidence.findings[0].subject) == (Outcome.INCONCLUSIVE, "odd")
+    assert problem in evidence.summary
 
 
 @pytest.mark.usefixtures("registry")
