@@ -6,7 +6,7 @@
     │   ├── UnknownDataset         no such dataset in the catalog or on this node
     │   ├── UnknownRef             no such ref or version
     │   └── MissingExtra           an optional dependency is absent
-    ├── GateFailed                 exit 1: the gate refused the version
+    ├── GateFailed                 exit 1: the version has no acceptance of its gate that holds
     ├── NotReady                   exit 1: a node doesn't hold the version that is named
     ├── GateUndecided              exit 3: the gate could not decide about the version
     ├── WaitingForApproval         exit 4: a request is recorded and unanswered

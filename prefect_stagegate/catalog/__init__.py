@@ -2,6 +2,7 @@
 
     <catalog>/probe                                           was created twice to prove the store
               format                                          the layout's version, once the store is proved
+              id                                              tells this catalog from others
     datasets/<dataset>/manifests/<sha256>.parquet             the entries of one version
                        origins/<sha256>.parquet               where they came from when they were last staged
                        specs/<sha256>/<seq>.json              the specs that the version was staged from, with it

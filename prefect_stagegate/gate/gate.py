@@ -1,4 +1,4 @@
-"""The gate: makes a decision from evidence. Pure: no I/O and no clock.
+"""The gate: makes a decision from evidence. `decide` and `conclude` are pure: no I/O and no clock.
 
 The first line that applies decides:
 

@@ -1,1 +1,1 @@
-"""Decisions as attestations that others can verify: signatures, revocations, replay."""
+"""Decisions as attestations that others can verify: signers, signatures, replay."""
