@@ -43,8 +43,8 @@ def checks_page() -> str:
 COLUMNS = {
     "owner": "who repairs what the check finds.",
     "scope": "what the answer is about.",
-    "holds": "how long the evidence holds at most.",
-    "ends with another": "what ends the evidence when it changes.",
+    "holds": "how long the evidence holds at most; – until a change.",
+    "ends with another": "what ends the evidence when it changes, besides the version.",
     "at a run's start": "what [`require_ready`](../how-to/require-readiness.md) does about evidence that ended: "
     + ", ".join(f"{renewal} ({meaning})" for renewal, meaning in RENEWALS.items())
     + ".",
@@ -53,7 +53,8 @@ COLUMNS = {
 
 def _row(check: Check) -> tuple[str, ...]:
     name = link(check.name, f"`{check.name}`")
-    return name, check.owner, check.scope, holds(check), ", ".join(check.bindings), check.renewal
+    ends = ", ".join(binding for binding in check.bindings if binding != "version")
+    return name, check.owner, check.scope, holds(check) if check.ttl else "–", ends, check.renewal
 
 
 def _check(check: Check, schema: Mapping[str, Any]) -> Iterator[str]:

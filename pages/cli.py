@@ -77,7 +77,7 @@ def _command(words: str) -> Iterator[str]:
         yield code("console", "\n".join(examples))
     if positional or options:
         yield "\n".join(_options([*positional, *options]))
-    further = [name for name in common if name not in USUAL]
+    further = [name for name in common if name not in (*USUAL, "--no-progress")]
     missing = [name for name in USUAL if name not in common]
     if not common:
         yield "Common options: none."

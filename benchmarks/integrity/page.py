@@ -163,7 +163,11 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _notes(measured: Measured) -> str:
     shapes = "\n".join(f"- *{name}*: {words}." for name, words in {**S3_SHAPES, **HUB_SHAPES}.items())
-    flags = "; ".join(f"{tool.name}: {tool.flags}" for tool in TOOLS if tool.name in measured.on_the_way)
+    by_flags: dict[str, list[str]] = {}
+    for tool in TOOLS:
+        if tool.name in measured.on_the_way:
+            by_flags.setdefault(tool.flags, []).append(tool.name)
+    flags = "; ".join(f"{' and '.join(names)}: {flags}" for flags, names in by_flags.items())
     speed = (
         f"`s`: medians of {ROUNDS} rounds in turn, {SET}, undamaged, from the server itself, a new process each, until"
         " the volume is synced; the line of a verification has both commands. "

@@ -163,7 +163,8 @@ def page(rows: list[str], missing: list[str], rounds: int, load: float) -> str:
         f"Medians of {rounds} rounds in turn, a new process each, in seconds after the imports until the volume is"
         f" synced, on {os.cpu_count()} cores that the servers use too ({platform.machine()}, Linux"
         f" {platform.release()}, Python {platform.python_version()}), load average {load:.1f} before,"
-        f" {time.strftime('%Y-%m-%d')}. `CPU` is the process's own."
+        f" {time.strftime('%Y-%m-%d')}. `CPU` is the process's own,"
+        " `obstore` its `get_async`, 32 at once."
     )
     table = [
         "| family | copied | ours | best client | ours ÷ client | CPU, ours | CPU, client | client |",

@@ -24,7 +24,7 @@ def s3_store(options: Options) -> Any:
 
 
 class S3(Family):
-    client = "obstore get_async, 32 at once"
+    client = "obstore"
     imports = ("obstore.store",)
 
     @contextmanager
@@ -46,7 +46,7 @@ class Gcs(Family):
     It takes half as long again to find a generation as to find the object alone. Ours checks CRC32C, too.
     """
 
-    client = "obstore get_async, 32 at once, generations from the JSON API"
+    client = "obstore, generations from the JSON API"
     imports = ("obstore.store",)
 
     @contextmanager
@@ -74,7 +74,7 @@ class Gcs(Family):
 
 
 class Azure(Family):
-    client = "obstore get_async, 32 at once"
+    client = "obstore"
     imports = ("obstore.store",)
 
     @contextmanager

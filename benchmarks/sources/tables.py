@@ -15,7 +15,7 @@ ROWS = {"large": 2_000_000, "small": 20_000}
 
 
 class Delta(Family):
-    client = "deltalake's list, obstore get_async, 32 at once"
+    client = "deltalake's list, obstore"
     imports = ("deltalake", "obstore.store")
 
     @contextmanager
@@ -42,7 +42,7 @@ class Delta(Family):
 
 
 class Iceberg(Family):
-    client = "pyiceberg's plan, obstore get_async, 32 at once"
+    client = "pyiceberg's plan, obstore"
     imports = ("pyiceberg.catalog.sql", "pyiceberg.io.pyarrow", "obstore.store")
 
     @contextmanager

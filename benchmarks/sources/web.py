@@ -24,7 +24,7 @@ def web_store(url: str, **options: Any) -> Any:
 
 
 class Https(Family):
-    client = "obstore get_async, 32 at once, names from nginx's list"
+    client = "obstore, names from nginx's list"
     imports = ("obstore.store", "ssl", "urllib.request")
 
     @contextmanager
@@ -56,7 +56,7 @@ class Http(Https):
 
 
 class WebDav(Family):
-    client = "obstore list and get_async, 32 at once"
+    client = "obstore, with its list"
     imports = ("obstore.store",)
 
     @contextmanager
@@ -77,7 +77,7 @@ class WebDav(Family):
 class Hub(Family):
     """Ours checks large files by the SHA-256 that the hub tells; the client checks nothing."""
 
-    client = "huggingface_hub's list, obstore get_async, 32 at once"
+    client = "huggingface_hub's list, obstore"
     imports = ("obstore.store", "huggingface_hub.hf_api")
 
     @contextmanager

@@ -131,7 +131,7 @@ class Signature:
     key: Annotated[Path | None, Parameter(metavar="FILE", help="An Ed25519 key in PEM that signs it.")] = None
     ssh_key: Annotated[
         Path | None,
-        Parameter(metavar="FILE", help="Your SSH key, which signs it; its public half, where an agent has it."),
+        Parameter(metavar="FILE", help="Your SSH key that signs it, or its public half in ssh-agent."),
     ] = None
 
     def person_key(self, workspace: Workspace) -> PersonKey | None:
