@@ -31,6 +31,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
+from prefect_stagegate.doors import GROUP as PLUGINS
 from prefect_stagegate.doors import Checks, plugins
 from prefect_stagegate.gate.accepted import Accepted, accepted_below, last_accepted
 from prefect_stagegate.gate.base import CheckResult, NoParameters, one_finding
@@ -256,9 +257,11 @@ def _load_plugins() -> None:
     # Sorted, so that every node registers the same one of two plugins that claim one name.
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         _load(point.name, point.load, point.value, point.dist.name if point.dist else point.value)
+    packages = {point.module.partition(".")[0]: point.dist.name for point in entry_points(group=PLUGINS) if point.dist}
     for checks in (checks for plugin in plugins() for checks in plugin.checks if not checks.module.startswith(PACKAGE)):
+        package = packages.get(checks.module.partition(".")[0], checks.module)
         for name in checks.names.split():
-            _load(name, partial(import_module, checks.module), checks.module, checks.module)
+            _load(name, partial(import_module, checks.module), checks.module, package)
 
 
 def _load(name: str, load: Callable[[], object], value: str, package: str) -> None:

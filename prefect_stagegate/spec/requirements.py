@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.errors import did_you_mean, nearest
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec.complaints import check, complaint, keys_at, place_of
 from prefect_stagegate.spec.fields import WRITTEN, InFile
@@ -141,7 +141,8 @@ def _item(document: ParsedDocument, loc: Loc, item: object, known: KnownChecks) 
     ((check, settings),) = mapping.items()
     here = loc if isinstance(item, str) else (*loc, check)
     if check not in known:
-        document.report(here, f"unknown check {check!r}; {did_you_mean(check, known)}")
+        meant = did_you_mean(check, known) if nearest(check, known) else "is its plugin missing? See `stagegate checks`"
+        document.report(here, f"unknown check {check!r}; {meant}")
         return None
     if not isinstance(settings, (dict, type(None))):
         document.report(here, "a check's parameters must be a mapping, such as {severity: warning}")

@@ -61,13 +61,13 @@ def check_source(name: str, owner: str, package: str = "gate") -> str:
     return CHECK.format(name=name, owner=owner, package=package)
 
 
-def install(site: Path, package: str, source: str, *checks: str) -> None:
+def install(site: Path, package: str, source: str, *checks: str, group: str = "checks") -> None:
     """What pip leaves of a distribution that has one module."""
     info = site / f"{package}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.0\n")
-    points = "\n".join(f"{check} = {package}" for check in checks)
-    (info / "entry_points.txt").write_text(f"[prefect_stagegate.checks]\n{points}\n")
+    points = "\n".join(check if "=" in check else f"{check} = {package}" for check in checks)
+    (info / "entry_points.txt").write_text(f"[prefect_stagegate.{group}]\n{points}\n")
     (site / f"{package}.py").write_text(source)
 
 
@@ -82,6 +82,10 @@ def site(tmp_path: Path) -> Path:
     install(site, "other_name", check_source("other", "data"), "wanted")
     install(site, "former_path", check_source("former", "data", "readiness"), "former")
     install(site, "bound", BOUND.format(name="within_limit", binding="limit"), "within_limit")
+    declaration = (
+        "from prefect_stagegate.doors import *\nPLUGIN = Plugin(checks=(Checks('acme_plugin.absent', 'acme'),))\n"
+    )
+    install(site, "acme_plugin", declaration, "acme = acme_plugin:PLUGIN", group="plugins")
     install(site, "odd", ODD, "odd")
     install(site, "second_binding", BOUND.format(name="second", binding="rotten"), "second")
     return site
@@ -108,6 +112,8 @@ def test_a_sound_plugin_is_listed_explained_and_asked(site: Path, run_stagegate:
     unknown = run_stagegate("check", "things", "--gate", "broken", "--json", env=env)
     assert unknown.returncode == 3
     assert "the plugin late can't be loaded: SystemExit: no licence" in unknown.stdout
+    for words in (("lint", "spec.yaml"), ("check", "things", "--gate", "pilot")):
+        assert "unknown check 'few_files'; is its plugin missing?" in run_stagegate(*words).stderr
 
 
 def test_a_broken_plugin_says_so_and_breaks_no_other(site: Path, run_stagegate: Run) -> None:
@@ -120,6 +126,7 @@ def test_a_broken_plugin_says_so_and_breaks_no_other(site: Path, run_stagegate: 
     assert "registers no check of that name" in broken["wanted"]
     assert "other" not in broken, "of a plugin that can't be loaded nothing stays"
     assert not broken["former"], "the documented import path of earlier releases still works"
+    assert "the plugin acme-plugin can't be loaded" in broken["acme"], "pip knows this name"
     assert "The binding 'rotten' of 'second' is already another check's" in broken["second"]
 
 
