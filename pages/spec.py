@@ -429,9 +429,9 @@ def _probes() -> Iterator[str]:
 def _storage_options() -> Iterator[str]:
     yield "### sources: options"
     yield (
-        "The storage options that a source's and a mirror's `options` may have, by the scheme of the URL. A dot stands "
+        "The options of sources and mirrors, by the URL's scheme. A dot stands "
         "for nesting: `client_kwargs.region_name` is `client_kwargs: {region_name: …}`. `*` stands for any name. "
-        "A path is a `file://` URL. Schemes that aren't here take the options of their fsspec file system."
+        "A path is a `file://` URL. Other schemes take those of their plugin or fsspec file system."
     )
     schemes: dict[str, list[str]] = {}
     families: dict[str, doors.Source] = {}

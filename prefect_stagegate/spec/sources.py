@@ -32,7 +32,7 @@ class MirrorSpec(SpecModel):
     )
     options: Options = Field(
         default={},
-        description="Storage options of the mirror, by fsspec's names. Credentials are refused here.",
+        description="Storage options that the URL's scheme takes. Credentials are refused here.",
         examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
     )
     credentials: CredentialsName | None = Field(
@@ -126,7 +126,7 @@ class SourceSpec(SpecModel):
     )
     options: Options = Field(
         default={},
-        description="Storage options of the source, by fsspec's names. Credentials are refused here.",
+        description="Storage options that the URL's scheme takes. Credentials are refused here.",
         examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
     )
     credentials: CredentialsName | None = Field(

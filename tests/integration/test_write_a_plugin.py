@@ -34,13 +34,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def acme(site: Path, tmp_path: Path, run_stagegate: Run) -> Run:
     """The command, where Acme's package is installed."""
-    (tmp_path / "share/scans").mkdir(parents=True)
-    (tmp_path / "share/scans/a.csv").write_text("x\n1\n")
+    (tmp_path / "share/june/scans").mkdir(parents=True)
+    (tmp_path / "share/june/scans/a.csv").write_text("x\n1\n")
     (tmp_path / "quota").write_text("100")
     spec = {
         "stagegate": 1,
         "dataset": "scans",
-        "sources": [{"url": "acme://scans"}],
+        "sources": [{"url": "acme://scans", "options": {"snapshot": "june"}}],
         "gates": {"pilot": {"require": ["acme_quota"]}},
     }
     (tmp_path / "scans.yaml").write_text(json.dumps(spec))
