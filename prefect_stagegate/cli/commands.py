@@ -45,8 +45,8 @@ _TABLE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("decisions", "record_commands", "List the gates' decisions about a dataset's versions, the oldest first."),
         ("report", "record_commands", "Draw the report of a recorded decision again."),
         ("verify-attestation", "record_commands", "Verify the attestation of a decision."),
-        ("path", "cache_commands", "Print the folder of a version that lies in this node's cache."),
-        ("exec", "cache_commands", "Run a command while its version is held.", "[OPTIONS] DATASET@REF -- COMMAND..."),
+        ("path", "path_commands", "Print the folder of a version that lies in this node's cache."),
+        ("exec", "path_commands", "Run a command while its version is held.", "[OPTIONS] DATASET@REF -- COMMAND..."),
     ),
     "Nodes": (
         (

@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -32,9 +32,6 @@ from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.spec import Spec, doubtful_columns
 from prefect_stagegate.units import bytes_text, count_text
 from prefect_stagegate.workspace import Workspace
-
-if TYPE_CHECKING:
-    from prefect_stagegate.spec import Spec
 
 
 def stage(
