@@ -37,10 +37,6 @@ def _count(files: Sequence[Part]) -> int:
     return sum(count or 0 for (count,) in files)
 
 
-def _sum(files: Sequence[Part]) -> float | None:
-    return _total(_known(files))
-
-
 def _total(values: Sequence[float]) -> float | None:
     if not values:
         return None
@@ -94,7 +90,7 @@ COUNTS = ".unexpected_count"
 MERGES = {
     "table.row_count": Merge(_count),
     "column.non_null_count": Merge(_count),
-    "column.sum": Merge(_sum),
+    "column.sum": Merge(lambda files: _total(_known(files))),
     "column.min": Merge(_least, of_values=True),
     "column.max": Merge(_greatest, of_values=True),
     "column_values.length.min": Merge(_least),

@@ -102,14 +102,10 @@ def export_attested_answers(workspace: Workspace, source: str | Path, folder: Pa
 def _presented(workspace: Workspace, source: str | Path, gate: str) -> Presented:
     if gate:
         check_name("target", gate)
-    if _is_file(source):
+    # No address ends in .json, so a missing file is reported as a file.
+    if isinstance(source, Path) or source.endswith(".json") or Path(source).is_file():
         return _from_file(workspace, Path(source))
     return _from_catalog(workspace, Address.parse(str(source)), gate)
-
-
-def _is_file(source: str | Path) -> bool:
-    # No address ends in .json, so a missing file is reported as a file.
-    return isinstance(source, Path) or source.endswith(".json") or Path(source).is_file()
 
 
 def _from_file(workspace: Workspace, path: Path) -> Presented:

@@ -114,11 +114,9 @@ def _pci_parts(place: Path) -> tuple[str, ...]:
     """The root complex and the PCI addresses in a path below /sys/devices, in order; empty without a root complex."""
     parts = place.parts
     root = next((at for at, part in enumerate(parts) if part.startswith("pci") and ":" in part), len(parts))
-    return (*parts[root : root + 1], *(part for part in parts[root + 1 :] if _is_address(part)))
-
-
-def _is_address(part: str) -> bool:
-    return part.count(":") == 2 and "." in part  # noqa: PLR2004 - domain:bus:device.function
+    # An address is domain:bus:device.function.
+    addresses = (part for part in parts[root + 1 :] if part.count(":") == 2 and "." in part)  # noqa: PLR2004
+    return (*parts[root : root + 1], *addresses)
 
 
 def _read(file: Path) -> str:
