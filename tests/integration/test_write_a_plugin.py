@@ -73,6 +73,7 @@ def test_setting_of_the_page_is_known_by_its_name(site: Path, run_stagegate: Run
 
 
 def test_evidence_ends_once_the_quota_of_the_page_changes(acme: Run, tmp_path: Path) -> None:
+    assert "The part that it may take." in acme("checks", "acme_quota").stdout
     assert acme("check", "scans", "--gate", "pilot").returncode == 0
     assert "4 of 100 bytes" in acme("check", "scans", "--gate", "pilot", "--json").stdout
     (tmp_path / "quota").write_text("3")

@@ -19,7 +19,6 @@ from prefect_stagegate.cli.printing import error_values
 from prefect_stagegate.doors import sources
 from prefect_stagegate.errors import ExitCode, NotReady
 from prefect_stagegate.gate import CHECKS, Renewal, known_checks
-from prefect_stagegate.model import Scope
 from prefect_stagegate.model.settings import Setting
 from prefect_stagegate.spec import SourceSpec, json_schema, load_spec
 from prefect_stagegate.spec.suites import SuiteSpec
@@ -125,17 +124,11 @@ def test_the_reference_has_every_exit_code() -> None:
     assert all(f"| {code.value} |" in REFERENCE for code in ExitCode)
 
 
-@pytest.mark.parametrize(
-    ("begins", "means"), [("- Costly", Renewal.COSTLY), ("- Settled", Renewal.SETTLED)], ids=["costly", "settled"]
-)
-def test_the_page_tells_what_the_start_of_a_run_does_not_ask(begins: str, means: Renewal) -> None:
-    sentence = REQUIRE_READY.split(begins)[1].split(".")[0]
-    assert set(sentence.split("`")[1::2]) == {name for name, check in CHECKS.items() if check.renewal is means}
-
-
-def test_the_page_tells_which_checks_speak_about_the_node() -> None:
-    row = REQUIRE_READY.split("| the node (")[1].split(")")[0]
-    assert set(row.split(", ")) == {name for name, check in CHECKS.items() if check.scope is Scope.NODE}
+def test_the_page_tells_which_checks_are_settled() -> None:
+    sentence = REQUIRE_READY.split("- Settled")[1].split(".")[0]
+    assert set(sentence.split("`")[1::2]) == {
+        name for name, check in CHECKS.items() if check.renewal is Renewal.SETTLED
+    }
 
 
 SOURCES = (DOCS / "sources.md").read_text()
