@@ -27,8 +27,7 @@ from prefect_stagegate.gate.renewal import LETS_THROUGH
 from prefect_stagegate.jobs.gating.check import build_context, resolve_for_gate
 from prefect_stagegate.jobs.gating.proofs import counted_evidence
 from prefect_stagegate.jobs.gating.withdraw import withdraw_failed_version
-from prefect_stagegate.jobs.runner import step
-from prefect_stagegate.jobs.upkeep.node_refs import follow
+from prefect_stagegate.jobs.runner import follow, step
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Outcome, Promotion, Severity, Waiver
 from prefect_stagegate.spec import Gate, Requirement
 from prefect_stagegate.workspace import ResolvedVersion, Workspace

@@ -26,9 +26,8 @@ from prefect_stagegate.jobs.gating.proofs import counted_evidence
 from prefect_stagegate.jobs.gating.table_facts import recorded_times, table_time
 from prefect_stagegate.jobs.gating.withdraw import version_failures
 from prefect_stagegate.jobs.read import override_ref
-from prefect_stagegate.jobs.runner import step
+from prefect_stagegate.jobs.runner import point, step
 from prefect_stagegate.jobs.staging.fetch import fetch_version
-from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.upkeep.verify import require_undamaged
 from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.show import Candidate, Readiness, build_report, ready_text

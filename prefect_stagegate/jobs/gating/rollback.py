@@ -9,7 +9,7 @@ from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.records.answers import PersonKey, signer_of
 from prefect_stagegate.jobs.gating.policy import adopted_spec
 from prefect_stagegate.jobs.gating.proofs import signing_key
-from prefect_stagegate.jobs.upkeep.node_refs import follow
+from prefect_stagegate.jobs.runner import follow
 from prefect_stagegate.model import Address, Promotion
 from prefect_stagegate.workspace import Workspace
 

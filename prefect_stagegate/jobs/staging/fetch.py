@@ -15,9 +15,8 @@ from prefect_stagegate.catalog.version_records import read_manifest, read_pins
 from prefect_stagegate.doors import Job, load, plugins
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.jobs.address import resolve_for_node
-from prefect_stagegate.jobs.runner import step, transferring
+from prefect_stagegate.jobs.runner import point, step, transferring
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
-from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.transport.transfer import Progress, TransferStats
 from prefect_stagegate.transport.transfer.progress import Meter

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from tempfile import SpooledTemporaryFile
 from threading import Event
 from typing import IO, Any
@@ -34,14 +34,13 @@ from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.jobs.gating.policy import adopt_first_policy
-from prefect_stagegate.jobs.runner import step, transferring
+from prefect_stagegate.jobs.runner import point, step, transferring
 from prefect_stagegate.jobs.staging.fetch import fetch_version
 from prefect_stagegate.jobs.staging.missing_objects import expected, require_complete
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.jobs.staging.sources import Sources, open_sources
 from prefect_stagegate.jobs.staging.temporary_tables import Ledger, Paths
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
-from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, SourceObject, Version
 from prefect_stagegate.model.manifest import Manifest, Seal, check_objects, seal
 from prefect_stagegate.model.objects import plan_object
@@ -229,9 +228,7 @@ def _begin_listing(source: Source, wanted: Wanted, cancel: Event | None = None) 
 
     # Only the start is repeated: later, nobody knows which objects the caller has already.
     first, rest = Retrier(LISTING_RETRIES, Stop(cancel), TransferStats()).run(start, again=(SourceBusy,))
-    if first is not None:
-        yield first
-        yield from rest
+    return chain(() if first is None else (first,), rest)
 
 
 def plan_transfer(

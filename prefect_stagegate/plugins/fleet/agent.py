@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.jobs.address import resolve_for_node
+from prefect_stagegate.jobs.runner import copied_digest
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.upkeep.node_refs import copied_digest
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.plugins.fleet.nodes import NodeRecord, record_timeout
 from prefect_stagegate.plugins.fleet.own_record import publish_record

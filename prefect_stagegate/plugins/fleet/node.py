@@ -12,8 +12,8 @@ from prefect_stagegate.cache.blob_verification import Pace, extra_files, file_pr
 from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.jobs.read import keep_dataset
+from prefect_stagegate.jobs.runner import point
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Address, Entry
 from prefect_stagegate.model.manifest import Seal, seal
