@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,14 +120,28 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """One Prefect server with an empty database for this process, whose flows and blocks reach it."""
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Prefect server with an empty database for this process, whose flows and blocks reach it.
+
+    To make the tables is nearly half of its start, so the first of this run leaves them for later ones.
+    """
     from prefect.testing.utilities import prefect_test_harness
 
+    folder, shared = tmp_path_factory.mktemp("prefect"), tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all processes of this run
+    own, tables = folder / "prefect-test.db", shared / "prefect-tables.db"
+    if tables.exists():
+        shutil.copyfile(tables, own)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prefect.testing.utilities.mkdtemp", lambda: str(folder))
         # Prefect's choice is a port that an outgoing connection may have taken before the server has started.
         patch.setattr("prefect.testing.utilities._find_available_port", free_port)
         with prefect_test_harness(server_startup_timeout=180):
+            if not tables.exists():
+                with closing(sqlite3.connect(own)) as source, closing(sqlite3.connect(folder / "copy.db")) as copy:
+                    source.backup(copy)
+                (folder / "copy.db").rename(tables)
             yield
 
 

@@ -29,6 +29,8 @@ from prefect_stagegate.testing.launching import launched
 INSTALLED = Path(sys.executable).with_name("stagegate")
 READ_AT_START = ("PYTHON", "LD_", "LANG", "LC_")
 """Variables that an interpreter reads when it starts: a fork would not notice them."""
+LOADED = ("checks", "cli", "jobs", "sources.local")
+"""Packages that commands load, and pyarrow, numpy and DuckDB with them: for most commands it is most of their work."""
 MOST = 1_000_000
 """Bytes of an order, which holds the arguments and the environment."""
 
@@ -97,9 +99,11 @@ def commands(folder: Path) -> Iterator[Commands]:
 
 
 def serve(address: str) -> None:
-    """Load all commands, then fork for each order that comes. A fork returns from here to Python's own end."""
-    for module in pkgutil.iter_modules(cli.__path__, "prefect_stagegate.cli."):
-        importlib.import_module(module.name)
+    """Load what commands need, then fork for each order that comes. A fork returns from here to Python's own end."""
+    for name in LOADED:
+        package = importlib.import_module(f"prefect_stagegate.{name}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
     sys.path[0] = str(INSTALLED.parent)
     capture_python()  # kept, so that not each run reads all distributions
     gc.freeze()  # a collection in a fork would copy every page
