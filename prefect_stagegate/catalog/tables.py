@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from prefect_stagegate.catalog.records import dataset_of
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Entry, Origin, Pin, Pins
+from prefect_stagegate.model.manifest import Seal
 
 UNKNOWN = nan
 """Stands for an unknown modification time."""
@@ -33,10 +34,7 @@ T = TypeVar("T")
 class Footer:
     """A record's metadata about all of its rows."""
 
-    digest: str
-    """The version's."""
-    files: int
-    bytes: int
+    version: Seal
     rows: int
     """How many rows the record has, as Parquet itself counts them."""
     pins: Pins | None = None
@@ -56,11 +54,14 @@ class RowLayout(Generic[T]):
     from_row: Callable[..., T]
     """Takes the values in the same order."""
 
-    def write(self, rows: Iterable[T], metadata: dict[str, str]) -> bytes:
-        """The rows as one Parquet file, with `metadata` in its footer."""
+    def write(self, rows: Iterable[T], version: Seal, pins: Pins | None = None) -> bytes:
+        """The rows as one Parquet file, with the version's figures and the summary of its pins in the footer."""
         sink = io.BytesIO()
         source = iter(rows)
-        schema = self.schema.with_metadata(metadata)
+        facts = {"digest": version.digest, "files": str(version.files), "bytes": str(version.bytes)}
+        if pins:
+            facts["pins"] = f"{pins.kind} {pins.strength} {pins.weak}"
+        schema = self.schema.with_metadata(facts)
         with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
             while batch := list(islice(source, BATCH)):
                 values = zip(*map(self.to_row, batch), strict=True)
@@ -79,8 +80,8 @@ class RowLayout(Generic[T]):
         with _explained(key):
             file = _opened(data, self.schema)
             facts = {name.decode(): value.decode() for name, value in (file.schema_arrow.metadata or {}).items()}
-            sums = (int(facts["files"]), int(facts["bytes"]), file.metadata.num_rows)
-            return Footer(facts["digest"], *sums, _read_pins(facts.get("pins", "")))
+            version = Seal(facts["digest"], int(facts["files"]), int(facts["bytes"]))
+            return Footer(version, file.metadata.num_rows, _read_pins(facts.get("pins", "")))
 
     def counts(self, data: bytes, key: str, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
         """The number of rows for each combination of values of some columns. Reads no other column."""
@@ -118,11 +119,6 @@ def to_values(column: pa.Array) -> list[Any]:
 def footer_size(end: bytes) -> int:
     """Length of a Parquet file's footer in bytes, as the file's last eight bytes say."""
     return int.from_bytes(end[-8:-4], "little") + 8
-
-
-def write_pins(pins: Pins | None) -> dict[str, str]:
-    """A footer's field with the summary of pins; none without a summary."""
-    return {"pins": f"{pins.kind} {pins.strength} {pins.weak}"} if pins else {}
 
 
 def _read_pins(text: str) -> Pins | None:

@@ -68,15 +68,14 @@ def put_version(
         origins: Sorted by path; they replace those of an earlier staging of the same version.
         pins: The summary of the origins' pins, so that readers need not count them.
     """
-    from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, write_pins
+    from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS
 
     digest = version.digest
-    facts = {"digest": digest, "files": str(version.files), "bytes": str(version.bytes)}
     # The origins first: once a version has its manifest, its origins can be read.
-    catalog.records.replace(_path(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
+    catalog.records.replace(_path(dataset, "origins", digest), ORIGINS.write(origins, version, pins))
     key = _path(dataset, "manifests", digest)
     # Looked up first: a known manifest, which may be large, is neither written nor sent again.
-    return not has_version(catalog, dataset, digest) and catalog.records.create(key, ENTRIES.write(entries, facts))
+    return not has_version(catalog, dataset, digest) and catalog.records.create(key, ENTRIES.write(entries, version))
 
 
 def has_version(catalog: Catalog, dataset: str, digest: str) -> bool:
@@ -139,8 +138,8 @@ def read_pins(catalog: Catalog, dataset: str, digest: str) -> Pins | None:
     if end is None:
         return None
     footer = ORIGINS.footer(end, key)
-    if footer.digest != digest:
-        raise corrupt(key, f"belongs to the version {footer.digest}")
+    if footer.version.digest != digest:
+        raise corrupt(key, f"belongs to the version {footer.version.digest}")
     if footer.pins:
         return footer.pins
     # Records of earlier releases have no summary.
@@ -240,11 +239,12 @@ def _verified(rows: Iterable[R], digest: str, key: str, size: int | None = None)
 
 def _sums(footer: Footer, digest: str, key: str) -> Seal:
     """The sums in a manifest's footer, which must be the version's."""
-    if footer.digest != digest:
-        raise corrupt(key, f"is the manifest of {footer.digest}")
-    if footer.files != footer.rows:
-        raise corrupt(key, f"has {count_text(footer.rows, 'entry', 'entries')}, not {footer.files}")
-    return Seal(digest, footer.files, footer.bytes)
+    version = footer.version
+    if version.digest != digest:
+        raise corrupt(key, f"is the manifest of {version.digest}")
+    if version.files != footer.rows:
+        raise corrupt(key, f"has {count_text(footer.rows, 'entry', 'entries')}, not {version.files}")
+    return version
 
 
 def _path(dataset: str, folder: str, digest: str) -> str:

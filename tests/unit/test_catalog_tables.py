@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, to_column, to_values
 from prefect_stagegate.model import Entry, Origin, Pin
+from prefect_stagegate.model.manifest import Seal
 
+NO_FIGURES = Seal("", 0, 0)
 texts = st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=20)
 
 
@@ -30,7 +32,7 @@ def test_numbers_survive_a_column_and_a_slice_of_it(values: list[int], start: in
 @pytest.mark.parametrize("count", [0, 1, 16_384, 16_385])
 def test_rows_survive_a_file_in_their_order(count: int) -> None:
     entries = [Entry(f"ü/{number:06d}", number, f"blake3:{number:064x}") for number in range(count)]
-    assert list(ENTRIES.read(ENTRIES.write(entries, {}), "key")) == entries
+    assert list(ENTRIES.read(ENTRIES.write(entries, NO_FIGURES), "key")) == entries
 
 
 def test_what_a_source_does_not_tell_stays_untold() -> None:
@@ -39,13 +41,14 @@ def test_what_a_source_does_not_tell_stays_untold() -> None:
         Origin("a", "s3://lake/", "a", 1, pin, "computed", "blake3:0", modified, position)
         for modified, position in ((None, 0), (1.5, 3))
     ]
-    assert list(ORIGINS.read(ORIGINS.write(origins, {}), "key")) == origins
+    assert list(ORIGINS.read(ORIGINS.write(origins, NO_FIGURES), "key")) == origins
 
 
 def test_no_row_costs_an_import_of_pandas() -> None:
     script = (
         "import sys; from prefect_stagegate.catalog.tables import ENTRIES; from prefect_stagegate.model import Entry\n"
-        "list(ENTRIES.read(ENTRIES.write([Entry('a', 1, 'blake3:0')], {}), 'key'))\n"
+        "from prefect_stagegate.model.manifest import Seal\n"
+        "list(ENTRIES.read(ENTRIES.write([Entry('a', 1, 'blake3:0')], Seal('', 1, 1)), 'key'))\n"
         "print('pandas' in sys.modules)\n"
     )
     assert (
