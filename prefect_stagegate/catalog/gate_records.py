@@ -235,10 +235,8 @@ def read_waits(catalog: Catalog, request: ApprovalRequest) -> list[Wait]:
 
 def awaited_request(catalog: Catalog, dataset: str, target: str, flow_run: str) -> ApprovalRequest | None:
     """The newest request for a target that a flow run waits for, or did."""
-    places = catalog.names(_WAITS, dataset, target)
-    awaited = [
-        request for request, _, name in (place.partition("/") for place in places) if name == f"waits/{flow_run}"
-    ]
+    end = f"/waits/{flow_run}"
+    awaited = [name.removesuffix(end) for name in catalog.names(_WAITS, dataset, target) if name.endswith(end)]
     return read_request(catalog, dataset, target, awaited[-1]) if awaited else None
 
 

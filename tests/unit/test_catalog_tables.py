@@ -62,10 +62,10 @@ def test_pyarrow_is_not_loaded_before_sources_are_listed(tmp_path: Path) -> None
     script = (
         "import sys, time; from pathlib import Path\n"
         "from prefect_stagegate.catalog.version_records import dataset_names\n"
-        "from prefect_stagegate.jobs import workspace\n"
+        "from prefect_stagegate.jobs.open_workspace import open_workspace\n"
         "from prefect_stagegate.jobs.staging import stage\n"
         "folder, listed = Path(sys.argv[1]), stage.list_sources\n"
-        "where = workspace.open_workspace(folder / 'cache', folder / 'catalog')\n"
+        "where = open_workspace(folder / 'cache', folder / 'catalog')\n"
         "dataset_names(where.catalog)\n"
         "print('pyarrow' in sys.modules)\n"
         "def listing(*given):\n"
