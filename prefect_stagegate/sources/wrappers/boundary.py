@@ -94,6 +94,7 @@ class _BoundedSource:
         self._source = self._opened()
         self._adapter = f"{type(self._source).__module__}.{type(self._source).__qualname__}"
         self.url, self.identity, self.readers = self._source.url, self._source.identity, self._source.readers
+        self._confirms = getattr(type(self._source), "confirm", None) is not Source.confirm
         self._renewed: float | None = None
         """When the source was opened again, by the monotonic clock."""
         self._lock = threading.Lock()
@@ -122,8 +123,11 @@ class _BoundedSource:
         return self._retried(key, lambda source: source.find(key))
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
-        with self._boundary(listed.key):
+        try:
             return self._source.request(listed, start, end)
+        except Exception:  # noqa: BLE001 - raised inside of the boundary, which costs nothing until then
+            with self._boundary(listed.key):
+                raise
 
     def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
         try:
@@ -149,7 +153,8 @@ class _BoundedSource:
             return since < self._renewed
 
     def confirm(self, listed: SourceObject) -> None:
-        self._retried(listed.key, lambda source: source.confirm(listed))
+        if self._confirms:
+            self._retried(listed.key, lambda source: source.confirm(listed))
 
     def response_checksums(self, headers: Headers) -> Checksums:
         with self._boundary():

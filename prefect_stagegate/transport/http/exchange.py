@@ -18,17 +18,16 @@ from prefect_stagegate.transport.http.request_policy import (
     REDIRECT_STATUSES,
     ForbiddenAddress,
     UrlOrigin,
+    header_lines,
     origin_of,
     redirect_headers,
     redirect_url,
     refusal,
-    require_sendable,
     wire_url,
 )
 from prefect_stagegate.transport.http.response_check import (
     TOO_LONG,
     failure_of,
-    is_whole_head,
     parse_headers,
     require_expected,
     status_of,
@@ -96,10 +95,6 @@ class Exchange:
         self.blocked = ""
         """The blocked address that it would have connected to."""
 
-    def body(self) -> bytes:
-        """The body, where it was collected."""
-        return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
-
     def writer(self, handle: pycurl.Curl, pause: Callable[[pycurl.Curl, float], None]) -> Callable[[Any], int | None]:
         """The function that libcurl calls with each chunk of the body."""
         # The fast way: no Python function is run for each chunk.
@@ -155,14 +150,14 @@ class Exchange:
             pycurl.error: libcurl refuses an option.
         """
         request, self.handle = self.target, handle
-        require_sendable(request.headers)
-        # libcurl would drop a header without a value; a semicolon makes it send the name alone.
-        headers = [f"{name}: {value}" if value else f"{name};" for name, value in request.headers.items()]
+        headers = header_lines(request.headers)
         if request.range:
             headers.append(f"Range: bytes={request.range[0]}-{request.range[1] - 1}")
         handle.setopt(pycurl.URL, wire_url(request.url))
-        handle.unsetopt(pycurl.HTTPHEADER)  # an empty list would keep the last request's headers
-        handle.setopt(pycurl.HTTPHEADER, headers)
+        if headers:
+            handle.setopt(pycurl.HTTPHEADER, headers)
+        else:
+            handle.unsetopt(pycurl.HTTPHEADER)  # an empty list would keep the last request's headers
         if request.method == "HEAD":
             handle.setopt(pycurl.NOBODY, 1)
         elif request.upload is not None:
@@ -179,7 +174,8 @@ class Exchange:
         # libcurl would compare the Content-Length of a HEAD response, which is the object's.
         most = 0 if request.method == "HEAD" else max(expected, MAX_ERROR_BODY)
         handle.setopt(pycurl.MAXFILESIZE_LARGE, most)
-        handle.setopt(pycurl.TIMEOUT_MS, int((request.timeout or 0) * 1000))
+        if request.timeout:
+            handle.setopt(pycurl.TIMEOUT_MS, int(request.timeout * 1000))
         handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
         # Chunks that are kept must be copies; others are views, which saves the copy.
         writer = self.writer(handle, pause)
@@ -200,26 +196,25 @@ class Exchange:
         Returns:
             Whether the connection may be used for another request.
         """
+        status = handle.getinfo(pycurl.RESPONSE_CODE)
+        body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+        # The fast way of `writer` counts nothing while the bytes come.
+        self.received = self.received or len(body)
+        # The body of an error or redirect may be cut: its beginning is enough.
+        is_cut = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG
         try:
-            return self._set_response(handle, code)
+            if code and not is_cut:
+                raise self.error or self._failure(code, status, handle)
+            if (headers := parse_headers(self.lines)) is None:
+                raise failure_of(self.target, pycurl.E_GOT_NOTHING, 0, refused=False)
+            response = Response(status, headers, self.target.url, body, self.redirects)
+            if response.is_success:
+                require_expected(self.target, response, self.received)
+            elif status >= _ERRORS:
+                response.body = body[:MAX_ERROR_BODY]
         except Exception as error:  # noqa: BLE001 - raised where the response is waited for
             self.error = error
             return False
-
-    def _set_response(self, handle: pycurl.Curl, code: int) -> bool:
-        status = handle.getinfo(pycurl.RESPONSE_CODE)
-        # The fast way of `writer` counts nothing while the bytes come.
-        self.received = self.received or sum(map(len, self.chunks))
-        # The body of an error or redirect may be cut: its beginning is enough.
-        is_cut = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG
-        if code and not is_cut:
-            raise self.error or self._failure(code, status, handle)
-        if not is_whole_head(self.lines):
-            raise failure_of(self.target, pycurl.E_GOT_NOTHING, 0, refused=False)
-        response = Response(status, parse_headers(self.lines), self.target.url, redirects=self.redirects)
-        if response.is_success:
-            require_expected(self.target, response, self.received)
-        response.body = self.body()[:MAX_ERROR_BODY] if status >= _ERRORS else self.body()
         self.response = response
         return not is_cut
 

@@ -209,7 +209,8 @@ class Loop(EventLoop):
         slot.exchange = exchange
         exchange.reset()
         exchange.configure(slot.handle, self._pause)
-        slot.handle.setopt(pycurl.FRESH_CONNECT, int(exchange.fresh or slot.alone))
+        if exchange.fresh:
+            slot.handle.setopt(pycurl.FRESH_CONNECT, 1)
         # The proxy differs by origin, unlike the options of `_new_slot`.
         if client.proxies:
             slot.handle.setopt(pycurl.PROXY, proxy.url if proxy else "")
@@ -250,6 +251,7 @@ class Loop(EventLoop):
             # Over HTTP/2, wait for the connection that can carry the request instead of opening another.
             pycurl.PIPEWAIT: int(client.http2),
             pycurl.OPENSOCKETFUNCTION: partial(self._open_socket, slot),
+            pycurl.FRESH_CONNECT: int(slot.alone),
             pycurl.FORBID_REUSE: int(slot.alone),
         }
         if client.certificate:
@@ -276,15 +278,15 @@ class Loop(EventLoop):
             # After an error libcurl closes the connection itself.
             if not is_reusable and not code:
                 shut_down(handle)  # before `remove_handle`, after which the handle has no socket
-        exchange.fresh = again
         self._multi.remove_handle(handle)
-        exchange.handle = None
-        # Only plain reads share handles: a method or body of one request would stay set for the next.
-        if exchange.target.method == "GET" and exchange.target.body is None and not exchange.request.timeout:
+        exchange.handle, target = None, exchange.target
+        # Only plain reads share handles: what one request sets would stay set for the next.
+        if target.method == "GET" and target.body is None and not target.timeout and not exchange.fresh:
             handle.unsetopt(pycurl.WRITEFUNCTION)  # it refers to the body, which would stay in memory
             self._free[slot.client].append(slot)
         else:
             handle.close()
+        exchange.fresh = again
         if again:
             self._waiting.appendleft(exchange)
         return None if again else exchange

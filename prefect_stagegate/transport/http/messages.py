@@ -92,7 +92,7 @@ class Response:
     headers: Headers
     url: str
     """The URL that was requested last."""
-    body: bytes | bytearray = b""
+    body: bytes = b""
     """Empty where the body went into a buffer or sink. Of an error at most `MAX_ERROR_BODY` bytes."""
     redirects: tuple[Headers, ...] = ()
     """The headers of each redirect response, in order."""

@@ -59,6 +59,7 @@ _NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))  # RFC 6052,
 _IPV4_BITS = 0xFFFFFFFF
 _PORTS = {"http": 80, "https": 443}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_SENDABLE = re.compile(r"[\t -~]*")
 _HOST = re.compile(r"(?!\.|.*\.\.)[A-Za-z0-9._:-]+")  # libcurl would decode `%`
 _PLAIN_URL = re.compile(r"https?://[a-z0-9.:\[\]-]+/[!-\"$-~]*")
 _SCHEME = re.compile(r"^(?:[^/?#]*:)?//")
@@ -137,8 +138,22 @@ def login_of(url: str) -> dict[str, str]:
     return {"Authorization": f"Basic {b64encode(login.encode()).decode()}"}
 
 
+def header_lines(headers: Mapping[str, str]) -> list[str]:
+    """The header lines for libcurl, which sends them unchecked.
+
+    Raises:
+        UsageError: One can't be sent.
+    """
+    # libcurl would drop a header without a value; a semicolon makes it send the name alone.
+    lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers.items()]
+    # All at once: this runs for each request.
+    if ":" in "".join(headers) or not _SENDABLE.fullmatch("".join(lines)):
+        require_sendable(headers)
+    return lines
+
+
 def require_sendable(headers: Mapping[str, str]) -> None:
-    """Refuse headers that can't be sent, or would add others by a line break: libcurl sends them unchecked.
+    """Refuse headers that can't be sent, or would add others by a line break.
 
     Raises:
         UsageError: A name or value holds a line break, another control character, or one that is not ASCII.

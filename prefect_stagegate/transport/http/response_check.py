@@ -16,6 +16,7 @@ TOO_LONG = (pycurl.E_FILESIZE_EXCEEDED, pycurl.E_WRITE_ERROR)
 """libcurl's codes for a body that is longer than it may be."""
 # At most 19 digits: no object is larger, and `int` would take long for very many.
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_BLANKS = " \t\r\n\v\f"
 _OK, _PARTIAL = 200, 206
 _LATER = "Requests are retried a few times; if all fail, try later or with fewer parallel transfers."
 _ANSWER = "Check the server's address and port, and that it runs."
@@ -40,24 +41,27 @@ class CertificateNotTrusted(SourceError):
     """The server's certificate is not trusted."""
 
 
-def parse_headers(lines: Iterable[bytes]) -> Headers:
+def parse_headers(lines: Iterable[bytes]) -> Headers | None:
     """The headers of the last response, without those of a proxy's tunnel and of interim responses.
+
+    None where no empty line ends them: libcurl accepts a response that was cut in its head.
 
     >>> parse_headers([b"HTTP/1.1 100", b"HTTP/1.1 200 OK", b"ETag: a", b"X: 1", b"x:2", b"", b"trailer: 3"])
     {'etag': 'a', 'x': '1, 2'}
+    >>> parse_headers([b"HTTP/1.1 100", b"", b"HTTP/1.1 200 OK", b"ETag: a"])
     """
     headers: Headers = {}
     ended = False
     for line in lines:
-        if line.startswith(b"HTTP/"):
+        name, colon, value = line.decode("iso-8859-1").partition(":")
+        if name[:5] == "HTTP/":
             headers, ended = {}, False
-        elif not line.strip():
+        elif not colon and not name.strip(_BLANKS):
             ended = True
         elif not ended:
-            name, _, value = line.decode("iso-8859-1").partition(":")
             name, value = name.strip().lower(), value.strip()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+    return headers if ended else None
 
 
 def status_of(lines: Sequence[bytes]) -> int:
@@ -71,16 +75,6 @@ def status_of(lines: Sequence[bytes]) -> int:
             status = line.partition(b" ")[2][:3]
             return int(status) if status.isdigit() else 0
     return 0
-
-
-def is_whole_head(lines: Sequence[bytes]) -> bool:
-    """Whether the last head ends with an empty line: libcurl accepts a response that was cut in its head.
-
-    >>> is_whole_head([b"HTTP/1.1 200 OK", b"ETag: a", b""]), is_whole_head([b"HTTP/1.1 200 OK", b"ETag: a"])
-    (True, False)
-    """
-    last = next((line for line in reversed(lines) if not line.strip() or line.startswith(b"HTTP/")), b"HTTP/")
-    return not last.strip()
 
 
 def require_expected(request: Request, response: Response, received: int) -> None:

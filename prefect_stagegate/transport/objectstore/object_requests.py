@@ -6,7 +6,6 @@ in no log and no message, and go to no other host.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -31,25 +30,28 @@ class ObjectRequests(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
 class S3Requests:
-    """Requests in S3's protocol."""
+    """Requests in S3's protocol.
 
-    bucket_url: str
-    """The bucket's address: with its path at a path-style endpoint, with the bucket in its host at a virtual one."""
-    keeper: CredentialKeeper[SigV4Signer] | None
+    `bucket_url` is the bucket's address: with its path at a path-style endpoint, with the bucket in its host at a
+    virtual one.
+    """
+
+    def __init__(self, bucket_url: str, keeper: CredentialKeeper[SigV4Signer] | None) -> None:
+        self.keeper = keeper
+        scheme, _, address = bucket_url.partition("://")
+        self._host, slash, path = address.partition("/")
+        self._origin, self._path = f"{scheme}://{self._host}", slash + path
 
     def request(self, key: str, version: str, method: str, /) -> UrlAndHeaders | None:
         """The key is encoded once and its path is not normalized, because S3 signs the path as it is sent."""
-        scheme, _, address = self.bucket_url.partition("://")
-        host, slash, path = address.partition("/")
-        path = f"{slash}{path}/{quote_key(key)}"
+        path = f"{self._path}/{quote_key(key)}"
         query = f"versionId={quote(version, safe='')}" if version else ""
-        url = f"{scheme}://{host}{path}{'?' if query else ''}{query}"
+        url = f"{self._origin}{path}?{query}" if query else self._origin + path
         if self.keeper is None:
             return url, {}
         signer = self.keeper.current()
-        return (url, signer.headers(method, host, path, query)) if signer else None
+        return (url, signer.headers(method, self._host, path, query)) if signer else None
 
 
 def bearer_header(token: str) -> dict[str, str]:

@@ -34,7 +34,6 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import Action, PlannedObject, Receipt
 from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.transport.event_loop import EventLoop
-from prefect_stagegate.transport.transfer.checks import Offers
 from prefect_stagegate.transport.transfer.context import Done, TransferContext
 from prefect_stagegate.transport.transfer.job import FetchJob, SourceGroup, replicas_of
 from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
@@ -288,20 +287,21 @@ class TransferEngine:
         if read.part:
             self._writers.submit(partial(self._store, read.part))
         elif read.whole:
-            self._work_on(read.whole, partial(self._finish_whole, read.whole, exchange))
+            assert exchange.response  # noqa: S101 - it ended without an error
+            self._work_on(read.whole, partial(self._finish_whole, read.whole, exchange.response))
         else:
             self._requeue(replace(read.job, found=True))
 
-    def _finish_whole(self, whole: WholeDownload, exchange: Exchange) -> Done | None:
-        """Hash, write and commit a small object."""
-        offers: Offers = ()
-        if _needs_checksums(whole.job) and exchange.response:
-            offers = whole.job.source.response_checksums(exchange.response.headers)
-        whole.take_all(exchange.chunks, offers)
-        if whole.is_wrong:  # in a worker: `finish` asks the source about the checksum, which may take a while
+    def _finish_whole(self, whole: WholeDownload, response: Response) -> Done | None:
+        """Hash, write and commit a small object; or commit a larger one, whose bytes `_exchange` had written."""
+        if whole.size > self._queues.small:
             self._helpers.submit(partial(self._work_on, whole, whole.finish))
             return None
-        return whole.finish()
+        offers = whole.job.source.response_checksums(response.headers) if _needs_checksums(whole.job) else ()
+        done = whole.store(response.body, offers)
+        if done is None:  # in a worker: the source is asked about the checksum, which may take a while
+            self._helpers.submit(partial(self._work_on, whole, whole.finish))
+        return done
 
     def _retry(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
         """Retry a failed read; where it may not be, read the object whole or go on with the job's next step."""

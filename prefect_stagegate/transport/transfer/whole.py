@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
 
 from prefect_stagegate.cache.ingest import Claim, write_all
 from prefect_stagegate.cache.space import room
@@ -22,32 +21,22 @@ class WholeDownload:
         CacheError, NoSpace: The volume can't take the object.
     """
 
-    __slots__ = ("_context", "_hasher", "_listed", "_position", "_started", "_watch", "claim", "job", "size")
+    __slots__ = ("_context", "_hasher", "_position", "_started", "_watch", "claim", "job", "size")
 
     def __init__(self, context: TransferContext, job: FetchJob, claim: Claim) -> None:
         assert job.listed is not None  # noqa: S101 - looked up
         context.space.take(room(job.listed.size))
         self._context, self.job, self.claim = context, job, claim
-        self._listed = job.listed
         self.size = job.listed.size
         """The object's size as listed last, in bytes; the planned state may have had another."""
         self._watch = Stopwatch()
-        self._hasher: Hasher | None = None
-        self._position = 0
-        self._started = 0.0
 
     def restart(self) -> None:
         """Start from the first byte, because a request is sent."""
-        self._hasher, self._position = None, 0
+        assert self.job.listed is not None  # noqa: S101
+        self._hasher, self._position = Hasher(self.job.listed.checksums, self.size), 0
         # Before the first byte: a weak pin that is as young may stand for two states.
         self._started = time.time()
-
-    @property
-    def _digests(self) -> Hasher:
-        """The hasher of the bytes so far, created when it is first needed."""
-        if self._hasher is None:
-            self._hasher = Hasher(self._listed.checksums, self.size)
-        return self._hasher
 
     def take(self, data: memoryview | bytes) -> None:
         """Hash and write the next bytes.
@@ -56,28 +45,26 @@ class WholeDownload:
             CacheError: The cache can't be written.
         """
         self._watch.lap("network")
-        self._digests.update(data)
+        self._hasher.update(data)
         self._watch.lap("hashing")
         with writing(self.claim.path):
             write_all(self.claim.file, memoryview(data), self._position)
         self._position += len(data)
         self._watch.lap("disk")
 
-    def take_all(self, chunks: Iterable[bytes], offers: Offers = ()) -> None:
-        """Hash and write a whole object that is in memory.
+    def store(self, data: bytes, offers: Offers = ()) -> Done | None:
+        """Hash, write and commit an object that is in memory.
 
         `offers` are checksums of the response, where the listing had none.
+
+        Returns:
+            None where the bytes fail a checksum of the source's. Then `finish` asks the source about it, and waits.
         """
         if offers:
             self._hasher = Hasher(offers, self.size)
         self._watch = Stopwatch()  # only for hashing and writing: other requests ran in the network's time
-        for chunk in chunks:
-            self.take(chunk)
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether the bytes fail a checksum of the source's."""
-        return bool(self._digests.mismatch())
+        self.take(data)
+        return None if self._hasher.mismatch() else self.finish()
 
     def finish(self) -> Done:
         """Verify the bytes and make them a blob.
@@ -91,7 +78,7 @@ class WholeDownload:
             with writing(self.claim.path):
                 os.ftruncate(self.claim.file, self.size)
         return self._context.finish(
-            self.job, self.claim, self._digests, self._watch, fetched=self.size, started=self._started, sync=False
+            self.job, self.claim, self._hasher, self._watch, fetched=self.size, started=self._started, sync=False
         )
 
     def read_blocking(self) -> Done:
@@ -106,6 +93,7 @@ class WholeDownload:
 
     def _read(self) -> None:
         self.restart()
-        for piece in read_pieces(self.job.source, self._listed, 0, self.size):
+        assert self.job.listed is not None  # noqa: S101
+        for piece in read_pieces(self.job.source, self.job.listed, 0, self.size):
             self._context.count_received(self.job, len(piece))
             self.take(piece)
