@@ -158,8 +158,10 @@ class Claim:
 
 
 def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
+    try:  # noqa: SIM105 - `suppress` would cost as much again, and this is done for each object
         os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        pass
 
 
 def _is_current(path: str, file: int) -> bool:

@@ -76,6 +76,7 @@ class Layout:
         self.root = root
         self.shared = False
         self.blobs = root / "blobs"
+        self._blobs = str(self.blobs)
         self.ingest = root / "ingest"
         self.views = root / "views"
         self.refs = root / "refs"
@@ -215,7 +216,7 @@ class Layout:
             raise CacheError(
                 f"{digest!r} is not the digest of an entry", hint="An entry's digest is blake3: and 64 hex digits."
             )
-        return f"{self.root}/blobs/{digest[7:9]}/{digest[7:]}"
+        return f"{self._blobs}/{digest[7:9]}/{digest[7:]}"
 
     def view(self, dataset: str, digest: str) -> Path:
         """The path of the view of the version `sha256:<hex>`."""

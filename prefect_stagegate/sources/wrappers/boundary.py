@@ -125,7 +125,8 @@ class _BoundedSource:
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
         try:
             return self._source.request(listed, start, end)
-        except Exception:  # noqa: BLE001 - raised inside of the boundary, which costs nothing until then
+        except Exception:
+            # Raised again inside of the boundary, which costs nothing until then: this is called for each object.
             with self._boundary(listed.key):
                 raise
 

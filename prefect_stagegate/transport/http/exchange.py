@@ -196,25 +196,28 @@ class Exchange:
         Returns:
             Whether the connection may be used for another request.
         """
+        try:
+            return self._set_response(handle, code)
+        except Exception as error:  # noqa: BLE001 - raised where the response is waited for
+            self.error = error
+            return False
+
+    def _set_response(self, handle: pycurl.Curl, code: int) -> bool:
         status = handle.getinfo(pycurl.RESPONSE_CODE)
         body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
         # The fast way of `writer` counts nothing while the bytes come.
         self.received = self.received or len(body)
         # The body of an error or redirect may be cut: its beginning is enough.
         is_cut = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG
-        try:
-            if code and not is_cut:
-                raise self.error or self._failure(code, status, handle)
-            if (headers := parse_headers(self.lines)) is None:
-                raise failure_of(self.target, pycurl.E_GOT_NOTHING, 0, refused=False)
-            response = Response(status, headers, self.target.url, body, self.redirects)
-            if response.is_success:
-                require_expected(self.target, response, self.received)
-            elif status >= _ERRORS:
-                response.body = body[:MAX_ERROR_BODY]
-        except Exception as error:  # noqa: BLE001 - raised where the response is waited for
-            self.error = error
-            return False
+        if code and not is_cut:
+            raise self.error or self._failure(code, status, handle)
+        if (headers := parse_headers(self.lines)) is None:
+            raise failure_of(self.target, pycurl.E_GOT_NOTHING, 0, refused=False)
+        response = Response(status, headers, self.target.url, body, self.redirects)
+        if response.is_success:
+            require_expected(self.target, response, self.received)
+        elif status >= _ERRORS:
+            response.body = body[:MAX_ERROR_BODY]
         self.response = response
         return not is_cut
 

@@ -55,11 +55,11 @@ _ProxyKey = tuple[UrlOrigin, Proxies]
 class _Slot:
     """A libcurl handle, the exchange that it serves, and what its callbacks need."""
 
-    __slots__ = ("alone", "bytes_moved", "client", "exchange", "handle", "moved")
+    __slots__ = ("bytes_moved", "client", "exchange", "free", "handle", "moved")
 
-    def __init__(self, handle: pycurl.Curl, client: Client, *, alone: bool) -> None:
-        self.handle, self.client, self.alone = handle, client, alone
-        """`alone`: its connections are not shared, because its client allows other hosts."""
+    def __init__(self, handle: pycurl.Curl, client: Client, free: list[_Slot]) -> None:
+        self.handle, self.client, self.free = handle, client, free
+        """`free`: the slots of its client that serve no exchange now."""
         self.exchange: Exchange | None = None
         self.bytes_moved, self.moved = 0, 0.0
         """Bytes of the bodies at the last look, and the time at which they were last seen to grow."""
@@ -205,7 +205,8 @@ class Loop(EventLoop):
 
     def _slot(self, exchange: Exchange, proxy: Proxy | None) -> _Slot:
         client = exchange.request.client
-        slot = self._free[client].pop() if self._free[client] else self._new_slot(client)
+        free = self._free[client]
+        slot = free.pop() if free else self._new_slot(client, free)
         slot.exchange = exchange
         exchange.reset()
         exchange.configure(slot.handle, self._pause)
@@ -220,13 +221,14 @@ class Loop(EventLoop):
             slot.handle.setopt(pycurl.PROXYPASSWORD, proxy.password.encode() if proxy else "")
         return slot
 
-    def _new_slot(self, client: Client) -> _Slot:
+    def _new_slot(self, client: Client, free: list[_Slot]) -> _Slot:
         """A handle with the options that all requests of a client share."""
         handle = pycurl.Curl()
         allowed = frozenset(client.allowed)
         self._allowed = allowed if self._allowed is None else self._allowed
         # libcurl would reuse a connection to a host that only another client allows.
-        slot = _Slot(handle, client, alone=allowed != self._allowed)
+        alone = allowed != self._allowed
+        slot = _Slot(handle, client, free)
         options: dict[int, Any] = {
             # libcurl may use signals for time-outs, which are unsafe with threads.
             pycurl.NOSIGNAL: 1,
@@ -251,8 +253,8 @@ class Loop(EventLoop):
             # Over HTTP/2, wait for the connection that can carry the request instead of opening another.
             pycurl.PIPEWAIT: int(client.http2),
             pycurl.OPENSOCKETFUNCTION: partial(self._open_socket, slot),
-            pycurl.FRESH_CONNECT: int(slot.alone),
-            pycurl.FORBID_REUSE: int(slot.alone),
+            pycurl.FRESH_CONNECT: int(alone),
+            pycurl.FORBID_REUSE: int(alone),
         }
         if client.certificate:
             options[pycurl.SSLCERT] = client.certificate
@@ -283,7 +285,7 @@ class Loop(EventLoop):
         # Only plain reads share handles: what one request sets would stay set for the next.
         if target.method == "GET" and target.body is None and not target.timeout and not exchange.fresh:
             handle.unsetopt(pycurl.WRITEFUNCTION)  # it refers to the body, which would stay in memory
-            self._free[slot.client].append(slot)
+            slot.free.append(slot)
         else:
             handle.close()
         exchange.fresh = again

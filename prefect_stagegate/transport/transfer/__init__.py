@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from prefect_stagegate.cache import Cache
@@ -30,8 +29,8 @@ BATCH = 256
 """Objects that are remembered in one transaction. The claim of each is an open file until then."""
 UNSYNCED = 64 << 20
 """Bytes of small objects between two syncs. A power cut loses no more, and the last sync is short."""
-BATCH_SECONDS = 0.05
-"""Longest wait for the next batch of results."""
+BATCH_SECONDS = 0.2
+"""Longest wait for the next batch of results: a transaction for each few objects would cost too much."""
 
 
 class Transfer(Iterable[Receipt]):
@@ -137,7 +136,7 @@ def _batches(engine: TransferEngine, stop: Stop) -> Iterator[list[Done]]:
         while batch := engine.results.take(BATCH):
             yield batch
             if len(batch) < BATCH:
-                break  # wait for more: a transaction for each few objects would cost too much
+                break
 
 
 def _remember(context: TransferContext, batch: list[Done]) -> None:
@@ -157,21 +156,18 @@ def _sync(context: TransferContext) -> None:
 
 
 def _receipts(context: TransferContext, batch: list[Done]) -> Iterator[Receipt]:
-    """Give each receipt, and drop its claim when the caller takes the next one.
+    """Give each receipt, and drop the claims when the caller has taken all of the batch.
 
-    Until then the claim's file keeps the blob from being collected. Another stager that waits for the claim finds the
+    Until then the claims' files keep the blobs from being collected. Another stager that waits for a claim finds the
     digest remembered.
     """
-    remaining = deque(batch)
     try:
-        while remaining:
-            receipt = remaining[0].receipt
-            context.stats.count(receipt)
-            context.progress.done(receipt)
-            yield receipt
-            _drop_claims([remaining.popleft()])
+        for done in batch:
+            context.stats.count(done.receipt)
+            context.progress.done(done.receipt)
+            yield done.receipt
     finally:
-        _drop_claims(remaining)
+        _drop_claims(batch)
 
 
 def _drop_claims(batch: Iterable[Done]) -> None:

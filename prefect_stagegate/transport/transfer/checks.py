@@ -122,12 +122,13 @@ class Hasher:
 
 def _checkable(offers: Offers) -> Offers:
     """The checksums to check: not MD5 where CRC32C can be, which finds damage at a twentieth of the cost."""
-    by_crc32c = "crc32c" in dict(offers) and crc32c_library() is not None
-    names = {*CHECKSUMS, "crc32c"} - {"md5" if by_crc32c else "crc32c"}
-    return tuple((name, value) for name, value in offers if name in names)
+    left_out = "md5" if "crc32c" in dict(offers) and crc32c_library() is not None else "crc32c"
+    return tuple((name, value) for name, value in offers if name != left_out and name in (*CHECKSUMS, "crc32c"))
 
 
 def _new_hasher(name: str, size: int) -> Any:
+    if name == "md5":
+        return hashlib.md5(usedforsecurity=False)  # the usual one: `new` takes longer
     if name in ("crc32", "crc32c"):
         return Crc(crc32c if name == "crc32c" else zlib.crc32)
     hasher = hashlib.new("sha1" if name == "git" else name, usedforsecurity=False)
