@@ -36,7 +36,7 @@ BATCH = 4096
 """Objects that are written to the temporary file at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SelectedObject:
     """One listed object that a dataset takes from a source."""
 

@@ -66,7 +66,7 @@ class BucketSource(HttpReads):
             self._store.client,
             range=None if (start, end) == (0, listed.size) else (start, end),  # some servers know no ranges
             size=listed.size,
-            verify=partial(self._verify, listed),
+            verify=partial(self._verify, listed, version, etag),
         )
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
@@ -100,13 +100,12 @@ class BucketSource(HttpReads):
         kind, value = listed.pin.kind, listed.pin.value
         return (value, "") if kind == _VERSION else ("", value if kind == _ETAG else "")
 
-    def _verify(self, listed: SourceObject, response: Response) -> None:
+    def _verify(self, listed: SourceObject, version: str, etag: str, response: Response) -> None:
         """Compare the version and the etag in a response: some servers ignore the conditions of a request.
 
         Raises:
             ObjectChanged: The response holds another state of the object.
         """
-        version, etag = self._pinned(listed)
         headers = response.headers
         sent_version = headers.get("x-goog-generation", "") or headers.get("x-amz-version-id", "")
         other_version = version and sent_version and sent_version != version

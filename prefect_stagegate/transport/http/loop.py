@@ -68,6 +68,9 @@ class _Slot:
 class Loop(EventLoop):
     """Runs the requests of one transfer, or of all blocking calls of a process."""
 
+    exchange = Exchange
+    """Makes what it runs, for callers that must not import this module before they need it."""
+
     def __init__(self, name: str, *, room: int, **calls: Any) -> None:
         super().__init__(name, room=room, **calls)
         self._epoll = select.epoll()

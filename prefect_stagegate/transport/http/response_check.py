@@ -16,7 +16,6 @@ TOO_LONG = (pycurl.E_FILESIZE_EXCEEDED, pycurl.E_WRITE_ERROR)
 """libcurl's codes for a body that is longer than it may be."""
 # At most 19 digits: no object is larger, and `int` would take long for very many.
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
-_BLANKS = " \t\r\n\v\f"
 _OK, _PARTIAL = 200, 206
 _LATER = "Requests are retried a few times; if all fail, try later or with fewer parallel transfers."
 _ANSWER = "Check the server's address and port, and that it runs."
@@ -42,25 +41,21 @@ class CertificateNotTrusted(SourceError):
 
 
 def parse_headers(lines: Iterable[bytes]) -> Headers | None:
-    """The headers of the last response, without those of a proxy's tunnel and of interim responses.
+    r"""The headers of the last response, without those of a proxy's tunnel and of interim responses, and trailers.
 
     None where no empty line ends them: libcurl accepts a response that was cut in its head.
 
-    >>> parse_headers([b"HTTP/1.1 100", b"HTTP/1.1 200 OK", b"ETag: a", b"X: 1", b"x:2", b"", b"trailer: 3"])
-    {'etag': 'a', 'x': '1, 2'}
-    >>> parse_headers([b"HTTP/1.1 100", b"", b"HTTP/1.1 200 OK", b"ETag: a"])
+    >>> parse_headers([b"HTTP/1.1 100\r\n", b"\r\n", b"HTTP/1.1 200 OK\n", b"A: 1\r\n", b"a:2\n", b"\n", b"b: 3\n"])
+    {'a': '1, 2'}
+    >>> parse_headers([b"HTTP/1.1 100\r\n", b"\r\n", b"HTTP/1.1 200 OK\r\n", b"A: 1\r\n"])
     """
+    text = b"".join(lines).decode("iso-8859-1").replace("\r\n", "\n")
+    head, ended, _ = text[text.rfind("\nHTTP/") + 1 :].partition("\n\n")
     headers: Headers = {}
-    ended = False
-    for line in lines:
-        name, colon, value = line.decode("iso-8859-1").partition(":")
-        if name[:5] == "HTTP/":
-            headers, ended = {}, False
-        elif not colon and not name.strip(_BLANKS):
-            ended = True
-        elif not ended:
-            name, value = name.strip().lower(), value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    for line in head.split("\n")[1:]:
+        name, _, value = line.partition(":")
+        name, value = name.strip().lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers if ended else None
 
 

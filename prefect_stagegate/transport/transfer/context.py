@@ -22,7 +22,7 @@ from prefect_stagegate.transport.transfer.retry import Retrier, Stop, Throttle, 
 from prefect_stagegate.transport.transfer_limits import BLOCK, Limits
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done:
     """An object that is in the cache, before it is remembered."""
 
@@ -114,7 +114,7 @@ class TransferContext:
         self.store.blobs.commit(claim, digest, job.listed.size, sync=sync)
         watch.lap("disk")
         self.stats.spend(watch)
-        self.stats.count_place(*job.place, fetched)
+        self.stats.count_place(job.place, fetched)
         receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
         unsynced = 0 if self.store.blobs.is_synced(requested=sync) else max(job.listed.size, BLOCK)
         return Done(receipt, claim, self._row(job, digest, started), unsynced)

@@ -252,8 +252,6 @@ class TransferEngine:
         return self._exchange(read, request)
 
     def _exchange(self, read: Read, request: Request) -> Exchange:
-        from prefect_stagegate.transport.http import Exchange
-
         read.attempt, read.started, read.connected = read.attempt + 1, time.monotonic(), True
         read.queue.reads.add(read)
         buffer, sink = None, None
@@ -265,8 +263,8 @@ class TransferEngine:
             read.whole.restart()
             if read.whole.size > self._queues.small:
                 sink = read.whole.take
-        throttle = read.queue.retrier.throttle
-        return Exchange(request, self._read_ended, buffer=buffer, sink=sink, meter=throttle, owner=read)
+        make, throttle = cast("Loop", self._loop).exchange, read.queue.retrier.throttle
+        return make(request, self._read_ended, buffer=buffer, sink=sink, meter=throttle, owner=read)
 
     # ---------------------------------------------------------------- the loop's thread: reads that have ended
 

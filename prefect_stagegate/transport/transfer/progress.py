@@ -53,13 +53,13 @@ class Stopwatch:
     """Measures the time of each side of the work, lap by lap."""
 
     def __init__(self) -> None:
-        self.seconds: dict[Side, float] = {}
+        self.seconds: dict[Side, float] = {"network": 0.0, "hashing": 0.0, "disk": 0.0}
         self._mark = time.perf_counter()
 
     def lap(self, side: Side) -> None:
         """Count the time since the last lap for `side`."""
         now = time.perf_counter()
-        self.seconds[side] = self.seconds.get(side, 0.0) + now - self._mark
+        self.seconds[side] += now - self._mark
         self._mark = now
 
 
@@ -119,11 +119,11 @@ class TransferStats:
         with self._lock:
             self.seconds[side] += seconds
 
-    def count_place(self, tier: Tier, name: str, size: int) -> None:
+    def count_place(self, place: tuple[Tier, str], size: int) -> None:
         """Count an object that came from a place, and its bytes."""
         with self._lock:
-            objects, total = self.places.get((tier, name), (0, 0))
-            self.places[tier, name] = (objects + 1, total + size)
+            objects, total = self.places.get(place, (0, 0))
+            self.places[place] = (objects + 1, total + size)
 
     def resume(self, size: int) -> None:
         """Count bytes that an interrupted run had fetched."""
@@ -154,7 +154,7 @@ class TransferStats:
         if not receipt.fetched:
             self.reused += receipt.object.size
             if receipt.object.size:  # an empty object that was read is counted by then
-                self.count_place("cache", "", receipt.object.size)
+                self.count_place(("cache", ""), receipt.object.size)
 
 
 class Speed:
