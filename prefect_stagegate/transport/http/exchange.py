@@ -84,7 +84,6 @@ class Exchange:
         """Whether it needs a new connection, because the server had sent bytes on the kept one before any request."""
         self.response: Response | None = None
         self.error: Exception | None
-        self.reset()
 
     def reset(self) -> None:
         """Forget what was received, before the request is sent."""

@@ -27,6 +27,7 @@ class SigV4Signer:
     ) -> None:
         self._access_key, self._secret, self._region = access_key, secret, region
         self._key: tuple[str, str, bytes] = ("", "", b"")
+        self._dated: tuple[int, bytes, str, str, str, dict[str, str]] = (-1, b"", "", "", "", {})
         extra = {"x-amz-request-payer": "requester" if requester_pays else "", "x-amz-security-token": token}
         # The signature's rules collapse blanks, so they are collapsed in what is sent, too.
         self._extra = {name: " ".join(value.split()) for name, value in extra.items() if value}
@@ -46,23 +47,27 @@ class SigV4Signer:
             query: The query as it goes on the wire, its parameters sorted and encoded, each with its `=`.
             now: Seconds since the epoch; None: the clock's.
         """
-        timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        second = int(time.time() if now is None else now)
+        dated = self._dated if self._dated[0] == second else self._date(second)
+        _, key, tail, head, authorization, fixed = dated
+        request = f"{method}\n{path}\n{query}\nhost:{host}\n{tail}"
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        signature = hmac.digest(key, f"{head}{digest}".encode(), "sha256").hex()
+        return {"Authorization": authorization + signature, **fixed}
+
+    def _date(self, second: int) -> tuple[int, bytes, str, str, str, dict[str, str]]:
+        """What all requests of one second share: key, end of the request, beginning of what is signed, headers."""
+        timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
         scope, key = self._key_of(timestamp[:8])
-        request = (
-            f"{method}\n{path}\n{query}\nhost:{host}\nx-amz-checksum-mode:{CHECKSUMS}\n"
-            f"x-amz-content-sha256:{PAYLOAD}\nx-amz-date:{timestamp}\n"
+        tail = (
+            f"x-amz-checksum-mode:{CHECKSUMS}\nx-amz-content-sha256:{PAYLOAD}\nx-amz-date:{timestamp}\n"
             f"{self._lines}\n{self._names}\n{PAYLOAD}"
         )
-        digest = hashlib.sha256(request.encode()).hexdigest()
-        signature = hmac.digest(key, f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}".encode(), "sha256").hex()
-        credential = f"{self._access_key}/{scope}"
-        return {
-            "Authorization": f"{ALGORITHM} Credential={credential}, SignedHeaders={self._names}, Signature={signature}",
-            "x-amz-checksum-mode": CHECKSUMS,
-            "x-amz-content-sha256": PAYLOAD,
-            "x-amz-date": timestamp,
-            **self._extra,
-        }
+        authorization = f"{ALGORITHM} Credential={self._access_key}/{scope}, SignedHeaders={self._names}, Signature="
+        fixed = {"x-amz-checksum-mode": CHECKSUMS, "x-amz-content-sha256": PAYLOAD, "x-amz-date": timestamp}
+        # In one assignment, as below.
+        self._dated = (second, key, tail, f"{ALGORITHM}\n{timestamp}\n{scope}\n", authorization, fixed | self._extra)
+        return self._dated
 
     def _key_of(self, day: str) -> tuple[str, bytes]:
         """The scope and the signing key of a day, which is derived once."""

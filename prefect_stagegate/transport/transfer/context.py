@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from prefect_stagegate.sources.replica import Replica
 from prefect_stagegate.transport.transfer.buffers import Buffers
 from prefect_stagegate.transport.transfer.checks import Hasher, verify_bytes
 from prefect_stagegate.transport.transfer.job import FetchJob
-from prefect_stagegate.transport.transfer.progress import Progress, Stopwatch, TransferStats
+from prefect_stagegate.transport.transfer.progress import Progress, TransferStats
 from prefect_stagegate.transport.transfer.retry import Retrier, Stop, Throttle, throttle_of
 from prefect_stagegate.transport.transfer_limits import BLOCK, Limits
 
@@ -97,23 +98,21 @@ class TransferContext:
         """Report bytes that came over the wire."""
         self.progress.moved(count)
 
-    def finish(
-        self, job: FetchJob, claim: Claim, hasher: Hasher, watch: Stopwatch, *, fetched: int, started: float, sync: bool
-    ) -> Done:
+    def finish(self, job: FetchJob, claim: Claim, hasher: Hasher, *, fetched: int, started: float, sync: bool) -> Done:
         """Verify the bytes of the claimed file and make them a blob.
 
-        `hasher` has hashed all of them, and `fetched` of them came over the wire in this run. `watch` measures since
-        the last byte. The first one was read at `started`, in seconds since the epoch.
+        `hasher` has hashed all of them, and `fetched` of them came over the wire in this run. The first one was read at
+        `started`, in seconds since the epoch.
         """
         assert job.listed is not None  # noqa: S101
+        mark = time.perf_counter()
         by_server, digest = verify_bytes(job, hasher), hasher.digest()
-        watch.lap("hashing")
+        mark = self.stats.lap("hashing", mark)
         # After the last byte and before the blob has its name: the object may have changed while it was read.
         job.source.confirm(job.listed)
-        watch.lap("network")
+        mark = self.stats.lap("network", mark)
         self.store.blobs.commit(claim, digest, job.listed.size, sync=sync)
-        watch.lap("disk")
-        self.stats.spend(watch)
+        self.stats.lap("disk", mark)
         self.stats.count_place(job.place, fetched)
         receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
         unsynced = 0 if self.store.blobs.is_synced(requested=sync) else max(job.listed.size, BLOCK)

@@ -20,7 +20,6 @@ from prefect_stagegate.transport.transfer.buffers import DirectFile
 from prefect_stagegate.transport.transfer.checks import Hasher, Offers
 from prefect_stagegate.transport.transfer.context import Done, TransferContext, writing
 from prefect_stagegate.transport.transfer.job import FetchJob
-from prefect_stagegate.transport.transfer.progress import Stopwatch
 
 SCRATCH = 1 << 20
 """Bytes that are read back at a time."""
@@ -151,11 +150,10 @@ class MultipartDownload:
         held = False
         try:
             start, end = self.bounds(part)
-            watch = Stopwatch()
+            mark = time.perf_counter()
             with writing(self._claim.path):
                 self._file.write(part.buffer, end - start, start)
-            watch.lap("disk")
-            self._context.stats.spend(watch)
+            self._context.stats.lap("disk", mark)
             with self._lock:
                 held = not self._abandoned and self._buffers.hold(urgent=part.index == self._next)
                 self._fetched += end - start
@@ -194,7 +192,7 @@ class MultipartDownload:
 
     def _hash(self, index: int, buffer: mmap.mmap | None) -> None:
         length = min(self._length, self._size - index * self._length)
-        watch = Stopwatch()
+        mark = time.perf_counter()
         if buffer is None:
             if not self._read_back(index, length):
                 # The part on the disk is damaged: fetch it again.
@@ -208,8 +206,7 @@ class MultipartDownload:
                 self._buffers.put_held(buffer)
             # The digest of all bytes so far: by it the next run checks this part and all before it.
             self._note(index, Note(UPTO, self._hasher.hexdigest()))
-        watch.lap("hashing")
-        self._context.stats.spend(watch)
+        self._context.stats.lap("hashing", mark)
         self._next += 1
 
     def _read_back(self, index: int, length: int) -> bool:
@@ -241,7 +238,7 @@ class MultipartDownload:
     def _finish(self) -> Done:
         with writing(self._claim.path):
             self._file.finish()
-        facts = (self.job, self._claim, self._hasher, Stopwatch())
+        facts = (self.job, self._claim, self._hasher)
         done = self._context.finish(*facts, fetched=self._fetched, started=self._started, sync=True)
         with self._lock:
             self._closed = True  # from here on the claim belongs to the result

@@ -49,20 +49,6 @@ class Progress:
         """Show that another process is waited for, which one and since when. Called about once a second."""
 
 
-class Stopwatch:
-    """Measures the time of each side of the work, lap by lap."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[Side, float] = {"network": 0.0, "hashing": 0.0, "disk": 0.0}
-        self._mark = time.perf_counter()
-
-    def lap(self, side: Side) -> None:
-        """Count the time since the last lap for `side`."""
-        now = time.perf_counter()
-        self.seconds[side] += now - self._mark
-        self._mark = now
-
-
 @dataclass(slots=True)
 class TransferStats:
     """What a transfer did and where its time went. Seconds are summed over all threads."""
@@ -91,12 +77,13 @@ class TransferStats:
     """The threads that hashed or wrote."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def spend(self, watch: Stopwatch) -> None:
-        """Add a stop watch's times; called by many threads."""
+    def lap(self, side: Side, since: float) -> float:
+        """Count the time of a thread that hashes or writes since a moment of `perf_counter`, and return the next."""
+        now = time.perf_counter()
         with self._lock:
             self._threads.add(threading.get_ident())
-            for side, seconds in watch.seconds.items():
-                self.seconds[side] += seconds
+            self.seconds[side] += now - since
+        return now
 
     def start(self) -> None:
         """Measure `wall` from now on."""
@@ -115,7 +102,7 @@ class TransferStats:
         return max(0.0, self.wall * len(self._threads) - self.seconds["hashing"] - self.seconds["disk"])
 
     def add_seconds(self, side: Side, seconds: float) -> None:
-        """Count seconds that no stop watch measured: of a sync, or of a back-off before a retry."""
+        """Count seconds of other threads: of a sync, or of a back-off before a retry."""
         with self._lock:
             self.seconds[side] += seconds
 

@@ -11,7 +11,6 @@ from prefect_stagegate.sources.adapter import read_pieces
 from prefect_stagegate.transport.transfer.checks import Hasher, Offers
 from prefect_stagegate.transport.transfer.context import Done, TransferContext, writing
 from prefect_stagegate.transport.transfer.job import FetchJob
-from prefect_stagegate.transport.transfer.progress import Stopwatch
 
 
 class WholeDownload:
@@ -21,7 +20,7 @@ class WholeDownload:
         CacheError, NoSpace: The volume can't take the object.
     """
 
-    __slots__ = ("_context", "_hasher", "_position", "_started", "_watch", "claim", "job", "size")
+    __slots__ = ("_context", "_hasher", "_mark", "_position", "_started", "claim", "job", "size")
 
     def __init__(self, context: TransferContext, job: FetchJob, claim: Claim) -> None:
         assert job.listed is not None  # noqa: S101 - looked up
@@ -29,14 +28,13 @@ class WholeDownload:
         self._context, self.job, self.claim = context, job, claim
         self.size = job.listed.size
         """The object's size as listed last, in bytes; the planned state may have had another."""
-        self._watch = Stopwatch()
 
     def restart(self) -> None:
         """Start from the first byte, because a request is sent."""
         assert self.job.listed is not None  # noqa: S101
         self._hasher, self._position = Hasher(self.job.listed.checksums, self.size), 0
         # Before the first byte: a weak pin that is as young may stand for two states.
-        self._started = time.time()
+        self._started, self._mark = time.time(), time.perf_counter()
 
     def take(self, data: memoryview | bytes) -> None:
         """Hash and write the next bytes.
@@ -44,13 +42,14 @@ class WholeDownload:
         Raises:
             CacheError: The cache can't be written.
         """
-        self._watch.lap("network")
+        stats = self._context.stats
+        mark = stats.lap("network", self._mark)
         self._hasher.update(data)
-        self._watch.lap("hashing")
+        mark = stats.lap("hashing", mark)
         with writing(self.claim.path):
             write_all(self.claim.file, memoryview(data), self._position)
         self._position += len(data)
-        self._watch.lap("disk")
+        self._mark = stats.lap("disk", mark)
 
     def store(self, data: bytes, offers: Offers = ()) -> Done | None:
         """Hash, write and commit an object that is in memory.
@@ -62,7 +61,7 @@ class WholeDownload:
         """
         if offers:
             self._hasher = Hasher(offers, self.size)
-        self._watch = Stopwatch()  # only for hashing and writing: other requests ran in the network's time
+        self._mark = time.perf_counter()  # only for hashing and writing: other requests ran in the network's time
         self.take(data)
         return None if self._hasher.mismatch() else self.finish()
 
@@ -78,7 +77,7 @@ class WholeDownload:
             with writing(self.claim.path):
                 os.ftruncate(self.claim.file, self.size)
         return self._context.finish(
-            self.job, self.claim, self._hasher, self._watch, fetched=self.size, started=self._started, sync=False
+            self.job, self.claim, self._hasher, fetched=self.size, started=self._started, sync=False
         )
 
     def read_blocking(self) -> Done:
