@@ -68,7 +68,7 @@ class Source(Protocol):
     url: str
     """As people may see it: without credentials."""
     identity: str
-    """Server and URL, without credentials: the key under which a node remembers pins."""
+    """Server, URL and each option that changes bytes, without credentials: a node remembers pins under it."""
 
     readers: int
     """Most threads that may call `read_into` at a time."""

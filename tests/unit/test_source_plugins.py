@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.doors import Source, core_sources, load, options, sources
+from prefect_stagegate.doors import Kind, Source, core_sources, load, options, sources
 from prefect_stagegate.errors import SpecError, UsageError
 from prefect_stagegate.sources import open_source, register
+from prefect_stagegate.sources.fsspec import FSSPEC
+from prefect_stagegate.sources.fsspec.fsspec_source import FsspecSource
 from prefect_stagegate.sources.local.local_source import FileSource
+from prefect_stagegate.sources.terms import DEFAULT_TERMS
 from prefect_stagegate.spec import load_spec
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +111,12 @@ def test_broken_plugin_is_named_where_its_scheme_is_missed(tmp_path: Path) -> No
     last = told.splitlines()[-1]
     assert "No installed package reads memo://" in last
     assert "broken_plugin:PLUGIN can't be loaded: ModuleNotFoundError: No module named 'no_such_library'" in last
+
+
+@pytest.mark.parametrize("name", [name for name, kind in FSSPEC.options.items() if kind is Kind.ADDRESS])
+def test_servers_of_fsspec_are_told_apart(name: str) -> None:
+    identities = {FsspecSource("memory://x/", {name: host}, DEFAULT_TERMS).identity for host in ("a", "b")}
+    assert len(identities) == 2
 
 
 def test_unknown_kind_of_options_is_named() -> None:

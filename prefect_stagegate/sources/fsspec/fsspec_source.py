@@ -125,7 +125,7 @@ class FsspecSource(BaseSource):
         # Only asynchronous file systems of fsspec may be called by many threads at once.
         self._fs = system if system.async_impl else SerializedFileSystem(system)
         # Two servers may have a bucket or folder of one name.
-        server = options.get("endpoint_url") or options.get("host") or ""
+        server = next(filter(None, map(options.get, ("endpoint_url", "host", "endpoint", "base_url"))), "")
         self.identity = f"{server} {self.url}".strip()
         self._is_folder = url.endswith("/")
         self._life = _life(secrets_of(url, options), options, open_to_all=url.startswith("memory:"))
