@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect_stagegate.redaction.known import Redactor
-from prefect_stagegate.redaction.options import secrets_of
+from prefect_stagegate.redaction.option_secrets import secrets_of
 
 __all__ = ["redact", "remember", "remember_access"]
 

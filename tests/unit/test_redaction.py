@@ -15,7 +15,7 @@ from prefect_stagegate.errors import SourceError, SpecError
 from prefect_stagegate.redaction import remember, remember_access
 from prefect_stagegate.redaction.chains import RedactingFilter, redact_chain
 from prefect_stagegate.redaction.known import REMEMBERED, Redactor
-from prefect_stagegate.redaction.options import secrets_of
+from prefect_stagegate.redaction.option_secrets import secrets_of
 
 CANARY = "CANARY+token/9f8e7d6c5b4a"
 

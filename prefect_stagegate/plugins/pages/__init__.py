@@ -2,7 +2,7 @@
 
 server.py          listens, and says who may read
 guard.py           Host, token, methods and headers of every request
-app.py             addresses
+pages_app.py       addresses
 catalog_view.py    what pages read: through copies.py, with kept.py
 views/             what one page shows: a module a page
 rendering.py       their HTML, from templates/ and static/

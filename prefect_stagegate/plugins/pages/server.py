@@ -7,10 +7,10 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.plugins.pages.app import pages_app
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.guard import Guard
 from prefect_stagegate.plugins.pages.navigation import Links
+from prefect_stagegate.plugins.pages.pages_app import pages_app
 from prefect_stagegate.serve.listening import is_loopback, run_server, split_address
 from prefect_stagegate.workspace import Workspace
 

@@ -21,7 +21,7 @@ from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError,
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.plugins.sftp.client import RemoteFile, SftpConnection
 from prefect_stagegate.plugins.sftp.connection import Login
-from prefect_stagegate.plugins.sftp.event_loop import EventLoopThread
+from prefect_stagegate.plugins.sftp.event_loop_thread import EventLoopThread
 from prefect_stagegate.sources.adapter import BaseSource, Wanted, everything
 from prefect_stagegate.sources.selection.globs import by_path, enters, excludes
 from prefect_stagegate.sources.terms import Terms

@@ -29,7 +29,7 @@ from prefect_stagegate.errors import (
     UsageError,
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.redaction.options import secrets_of
+from prefect_stagegate.redaction.option_secrets import secrets_of
 from prefect_stagegate.sources.adapter import (
     BaseSource,
     Wanted,

@@ -17,10 +17,10 @@ from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.transport.transfer.context import Done, TransferContext
-from prefect_stagegate.transport.transfer.engine import TransferEngine
 from prefect_stagegate.transport.transfer.job import SourceGroup, replicas_of
 from prefect_stagegate.transport.transfer.progress import Progress, TransferStats
 from prefect_stagegate.transport.transfer.retry import Stop
+from prefect_stagegate.transport.transfer.transfer_engine import TransferEngine
 from prefect_stagegate.transport.transfer_limits import Limits
 
 __all__ = ["Limits", "Progress", "SourceGroup", "Transfer", "TransferStats", "transfer"]

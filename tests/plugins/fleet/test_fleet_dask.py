@@ -17,9 +17,9 @@ from prefect import State
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.flows import stage_fleet
 from prefect_stagegate.plugins.fleet.engines import dask as dask_module
-from prefect_stagegate.plugins.fleet.engines import engine as loop
+from prefect_stagegate.plugins.fleet.engines import fleet_engine as loop
 from prefect_stagegate.plugins.fleet.engines.dask import dask_engine
-from prefect_stagegate.plugins.fleet.engines.engine import NodeJob
+from prefect_stagegate.plugins.fleet.engines.fleet_engine import NodeJob
 from prefect_stagegate.testing.servers import free_port
 from tests.plugins.fleet.fleet import FleetNode
 from tests.plugins.fleet.site import SITE, Site

@@ -28,7 +28,7 @@ from prefect_stagegate.gate import prefect_state
 from prefect_stagegate.gate.prefect_state import live_workers
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.plugins.fleet.engines import pool as pool_module
-from prefect_stagegate.plugins.fleet.engines.engine import NodeJob
+from prefect_stagegate.plugins.fleet.engines.fleet_engine import NodeJob
 from prefect_stagegate.plugins.fleet.engines.pool import pool_engine, to_message
 from tests.plugins.fleet.fleet import FleetNode
 from tests.support.scenario import Scenario, dataset_name

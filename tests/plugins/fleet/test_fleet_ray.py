@@ -18,9 +18,9 @@ from prefect import State
 
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.flows import stage_fleet
-from prefect_stagegate.plugins.fleet.engines import engine as loop
+from prefect_stagegate.plugins.fleet.engines import fleet_engine as loop
 from prefect_stagegate.plugins.fleet.engines import ray as ray_module
-from prefect_stagegate.plugins.fleet.engines.engine import NodeJob
+from prefect_stagegate.plugins.fleet.engines.fleet_engine import NodeJob
 from prefect_stagegate.plugins.fleet.engines.ray import ray_engine
 from prefect_stagegate.testing.servers import free_port
 from tests.plugins.fleet.fleet import FleetNode

@@ -15,9 +15,9 @@ import pytest
 from prefect_stagegate.errors import Cancelled, NotReady, SourceUnavailable, StagegateError, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
-from prefect_stagegate.plugins.fleet.engines import engine as loop
+from prefect_stagegate.plugins.fleet.engines import fleet_engine as loop
 from prefect_stagegate.plugins.fleet.engines import rounds
-from prefect_stagegate.plugins.fleet.engines.engine import NodeJob, failed, lost
+from prefect_stagegate.plugins.fleet.engines.fleet_engine import NodeJob, failed, lost
 from prefect_stagegate.plugins.fleet.node import flip_ref, hold_version
 from prefect_stagegate.plugins.fleet.nodes import put_node
 from prefect_stagegate.plugins.fleet.own_record import publish_record

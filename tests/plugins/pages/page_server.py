@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from prefect_stagegate.plugins.pages.app import pages_app
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.guard import Guard
 from prefect_stagegate.plugins.pages.navigation import Links
+from prefect_stagegate.plugins.pages.pages_app import pages_app
 from prefect_stagegate.plugins.pages.server import CONNECTIONS
 from prefect_stagegate.serve.listening import listen, server_config
 from prefect_stagegate.transport.http import Client, Request, Response, fetch

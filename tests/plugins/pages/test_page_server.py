@@ -192,7 +192,7 @@ class _HangingRecords(CountedRecords):
 
 
 def test_slow_store_costs_one_page_its_time_and_no_other(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.plugins.pages.app.PAGE_SECONDS", 1.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.pages.pages_app.PAGE_SECONDS", 1.0)
     scenario.deliver("one")
     scenario.stage(dataset="other")
     store = _HangingRecords(open_records(str(scenario.on["catalog"]), {}))

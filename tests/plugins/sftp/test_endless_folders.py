@@ -15,7 +15,7 @@ import asyncssh
 import pytest
 
 from prefect_stagegate.errors import SourceError
-from prefect_stagegate.plugins.sftp.event_loop import EventLoopThread
+from prefect_stagegate.plugins.sftp.event_loop_thread import EventLoopThread
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.selection.globs import GlobFilter
 from prefect_stagegate.sources.walk import DEEPEST

@@ -15,7 +15,7 @@ import asyncssh
 import pytest
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable
-from prefect_stagegate.plugins.sftp.event_loop import EventLoopThread
+from prefect_stagegate.plugins.sftp.event_loop_thread import EventLoopThread
 from prefect_stagegate.sources import open_source
 
 INIT, OPEN, CLOSE, READ, FSTAT, OPENDIR, READDIR, REALPATH, STAT, EXTENDED = 1, 3, 4, 5, 8, 11, 12, 16, 17, 200

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable, install_hint
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
-from prefect_stagegate.plugins.fleet.engines.engine import ANSWER_SECONDS, NodeJob, failed, lost, run_job
+from prefect_stagegate.plugins.fleet.engines.fleet_engine import ANSWER_SECONDS, NodeJob, failed, lost, run_job
 
 if TYPE_CHECKING:
     from distributed import Client, Future

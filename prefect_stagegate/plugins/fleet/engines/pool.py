@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from prefect_stagegate.errors import SourceUnavailable, UsageError
 from prefect_stagegate.gate.prefect_state import require_api, worker_heartbeats
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
-from prefect_stagegate.plugins.fleet.engines.engine import NodeJob, failed, lost
+from prefect_stagegate.plugins.fleet.engines.fleet_engine import NodeJob, failed, lost
 
 if TYPE_CHECKING:
     from datetime import datetime

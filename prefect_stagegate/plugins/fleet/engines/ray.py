@@ -12,7 +12,7 @@ from typing import Any
 
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable, install_hint
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
-from prefect_stagegate.plugins.fleet.engines.engine import ANSWER_SECONDS, NodeJob, failed, lost, run_job
+from prefect_stagegate.plugins.fleet.engines.fleet_engine import ANSWER_SECONDS, NodeJob, failed, lost, run_job
 from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
 
 SHARE = 0.001

@@ -13,7 +13,7 @@ from prefect_stagegate.plugins.fleet.barrier import (
     NodeReport,
     merged_reports,
 )
-from prefect_stagegate.plugins.fleet.engines.engine import FleetEngine, NodeJob, collect_reports, failed
+from prefect_stagegate.plugins.fleet.engines.fleet_engine import FleetEngine, NodeJob, collect_reports, failed
 from prefect_stagegate.plugins.fleet.members import choose_nodes, reports_of_full_nodes, require_committed
 from prefect_stagegate.plugins.fleet.node import Proof
 from prefect_stagegate.plugins.fleet.nodes import read_nodes

@@ -12,7 +12,7 @@ from pydantic import Field
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.fleet.barrier import FleetResult
 from prefect_stagegate.plugins.fleet.engines.dask import dask_engine
-from prefect_stagegate.plugins.fleet.engines.engine import FleetEngine
+from prefect_stagegate.plugins.fleet.engines.fleet_engine import FleetEngine
 from prefect_stagegate.plugins.fleet.engines.pool import pool_engine
 from prefect_stagegate.plugins.fleet.engines.ray import ray_engine
 from prefect_stagegate.plugins.fleet.engines.rounds import bring_to_nodes, move_on_nodes, plan_fleet

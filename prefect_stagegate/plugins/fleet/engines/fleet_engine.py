@@ -5,7 +5,8 @@
     dask        dask.py          a named worker of a Dask cluster               the scheduler's list of workers
     ray         ray.py           a Ray node with a resource of its name         Ray's list of nodes
 
-`engines.py` opens the one that the user named, `rounds.py` has the two rounds of jobs, `showing.py` shows the result.
+`flows/stage_fleet.py` opens the one that the user named, `rounds.py` has the two rounds of jobs, and `showing.py` shows
+the result.
 """
 
 from __future__ import annotations

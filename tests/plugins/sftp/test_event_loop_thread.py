@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from prefect_stagegate.plugins.sftp.event_loop import EventLoopThread
+from prefect_stagegate.plugins.sftp.event_loop_thread import EventLoopThread
 
 
 class Interrupted(BaseException):
