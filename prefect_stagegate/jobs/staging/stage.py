@@ -41,7 +41,7 @@ from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sourc
 from prefect_stagegate.jobs.staging.sources import Sources, open_sources
 from prefect_stagegate.jobs.staging.temporary_tables import Ledger, Paths
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
-from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, SourceObject, Version
+from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, Pins, PlannedObject, SourceObject, Version
 from prefect_stagegate.model.manifest import Manifest, Seal, check_objects, seal
 from prefect_stagegate.model.objects import plan_object
 from prefect_stagegate.sources import Source, Wanted
@@ -308,8 +308,9 @@ def _publish(
         if failed or spec.max_failed_objects:
             put_failed(workspace.catalog, dataset, digest, failed)
         proposed = adopt_first_policy(workspace, spec)
-        new = _record(workspace, spec, sealed, ledger)
-        facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
+        pins = ledger.pins()
+        new = _record(workspace, spec, sealed, ledger, pins)
+        facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, pins)
         return Version(dataset, digest, view, *facts, proposed=proposed)
 
 
@@ -330,7 +331,7 @@ def _learn(workspace: Workspace, sources: Sources, last: RefEntry, paths: Paths)
             )
 
 
-def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> bool:
+def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger, pins: Pins | None) -> bool:
     """Write the version's records and move `latest`; True when this stager is the first whose `latest` names it.
 
     A version whose stager died before it moved `latest` is still new. Of two stagers at once, one gets True.
@@ -342,7 +343,7 @@ def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> b
         return False
     # The spec comes first: a version can't be fetched or repaired without one.
     put_spec(catalog, dataset, digest, canonical)
-    new = put_version(catalog, dataset, sealed, ledger.entries(), ledger.origins(), ledger.pins())
+    new = put_version(catalog, dataset, sealed, ledger.entries(), ledger.origins(), pins)
     if not spec.max_failed_objects:
         put_failed(catalog, dataset, digest, ())  # an earlier spec may have left objects out
     # `latest` moves last: whoever reads it finds the records complete.

@@ -132,8 +132,11 @@ def _held_versions(
     layout = workspace.cache.layout
     has_rotten = layout.quarantine.exists() and bool(Quarantine(layout).linked())
     # Another process of this node may fetch a version that the last record calls fetched.
-    writers = (lease for lease in workspace.cache.leases.live(unreadable) if lease.kind is LeaseKind.WRITER)
-    written = {lease.dataset for lease in writers if not ended or lease.id != ended.id}
+    written = {
+        lease.dataset
+        for lease in workspace.cache.leases.live(unreadable)
+        if lease.kind is LeaseKind.WRITER and (not ended or lease.id != ended.id)
+    }
     partial = {key for key, held in known.items() if not held.is_complete} | ({begun} if begun else set())
     for key in sorted(complete | partial):
         # A version whose staging has not reached the catalog yet, or that was removed from it, is left out.
