@@ -44,7 +44,10 @@ class HdfsSource(BaseSource):
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
-        self.url = self.identity = public_url(url)
+        self.url = public_url(url)
+        # A name service of the URL may be another cluster's.
+        servers = sorted(str(value) for name, value in options.items() if name.startswith("dfs.namenode.rpc-address."))
+        self.identity = " ".join([*servers, self.url])
         place, _, path = url.partition("://")[2].partition("/")
         self._address, self._path, self._terms = place, f"/{path}", terms
         from hdfs_native import Client

@@ -112,6 +112,13 @@ def test_an_option_that_hadoop_lacks_is_refused() -> None:
         open_source("hdfs://127.0.0.1:1/", {"user": "me"})
 
 
+def test_name_services_of_one_name_are_told_apart() -> None:
+    service = {"dfs.nameservices": "lake", "dfs.ha.namenodes.lake": "one"}
+    address = "dfs.namenode.rpc-address.lake.one"
+    identities = {open_source("hdfs://lake/x/", {**service, address: f"127.0.0.{at}:1"}).identity for at in (1, 2)}
+    assert len(identities) == 2
+
+
 def test_a_name_node_that_nobody_runs_is_told_at_once() -> None:
     with pytest.raises(SourceUnavailable, match="refused"):
         listed(open_source("hdfs://127.0.0.1:1/data/"))
