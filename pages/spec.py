@@ -32,7 +32,7 @@ from prefect_stagegate.spec.models import (
     Spec,
     TableSpec,
 )
-from prefect_stagegate.spec.sources import MirrorSpec, RenameSpec, SourceSpec
+from prefect_stagegate.spec.source_specs import MirrorSpec, RenameSpec, SourceSpec
 from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
 from prefect_stagegate.units import DURATION_PATTERN, SIZE_PATTERN, format_size
 from prefect_stagegate.validations.columntypes import COLUMN_TYPES, accepts

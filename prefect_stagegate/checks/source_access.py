@@ -16,8 +16,8 @@ from prefect_stagegate import clock
 from prefect_stagegate.gate.base import CheckResult, NoParameters, Parameters, from_findings, worst_of
 from prefect_stagegate.gate.check_context import CheckContext, Fact
 from prefect_stagegate.gate.registry import Check, Renewal
+from prefect_stagegate.jobs.staging.open_sources import open_sources, open_spec_source
 from prefect_stagegate.jobs.staging.probe import SourceProbe, probe
-from prefect_stagegate.jobs.staging.sources import open_sources, open_spec_source
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
 from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.spec import Duration, SourceSpec

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from prefect_stagegate.errors import MissingExtra, SourceError, UsageError
-from prefect_stagegate.jobs.staging.sources import open_spec_source
+from prefect_stagegate.jobs.staging.open_sources import open_spec_source
 from prefect_stagegate.model import NAME_LENGTH, SourceObject
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.patterns import matcher

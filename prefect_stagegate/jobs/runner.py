@@ -33,7 +33,7 @@ from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Job, Observer, load, plugins
 from prefect_stagegate.errors import CacheError, Cancelled, CatalogError
-from prefect_stagegate.jobs.staging.sources import Sources, open_sources
+from prefect_stagegate.jobs.staging.open_sources import Sources, open_sources
 from prefect_stagegate.jobs.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.model import PlannedObject, Promotion, Receipt, Version
 from prefect_stagegate.model.transfers import NAME, PLACES, Traffic, TransferRecord

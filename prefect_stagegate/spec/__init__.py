@@ -18,7 +18,7 @@ from prefect_stagegate.spec.models import (
 )
 from prefect_stagegate.spec.requirements import KnownCheck, KnownChecks
 from prefect_stagegate.spec.schema import json_schema
-from prefect_stagegate.spec.sources import MirrorSpec, SourceSpec
+from prefect_stagegate.spec.source_specs import MirrorSpec, SourceSpec
 from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec, doubtful_columns
 
 __all__ = [

@@ -29,7 +29,7 @@ from prefect_stagegate.spec.fields import (
     TargetName,
     Text,
 )
-from prefect_stagegate.spec.sources import MostTaken, Share, SourceSpec
+from prefect_stagegate.spec.source_specs import MostTaken, Share, SourceSpec
 from prefect_stagegate.units import count_text
 
 VERSION = 1

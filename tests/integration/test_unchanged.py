@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import Cancelled
-from prefect_stagegate.jobs.staging.sources import open_sources
+from prefect_stagegate.jobs.staging.open_sources import open_sources
 from prefect_stagegate.jobs.staging.stage import list_sources, stage
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.model import Address, Pin, Receipt, SourceObject, Version

@@ -13,7 +13,7 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.doctor import examine
 from prefect_stagegate.spec import Spec, load_spec
-from prefect_stagegate.spec.sources import SourceSpec
+from prefect_stagegate.spec.source_specs import SourceSpec
 from prefect_stagegate.transport.http import request_policy as policy
 from prefect_stagegate.workspace import Workspace
 from tests.support.http_servers import Handler, http_server

@@ -27,7 +27,7 @@ LINES = 76_488
 124 for facts and bindings beside their checks, 113 for pages, 91 for replicas, 76 for settings, 62 for engines, 52 for
 sections, 43 for probes and four further offers, 35 to import a task when asked for, 40 to keep a defective check
 from ending the others or spoiling records, 11 to name a failed local file."""
-TWICE = {"modules": 3, "classes": 1}
+TWICE = {"modules": 2, "classes": 1}
 """Names of modules, and of public classes at their top, that occur more than once. A plugin's `commands` is one, and
 `Source` is the door and what it opens."""
 VERBS = 20

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceUnavailable
-from prefect_stagegate.jobs.staging.sources import Sources
+from prefect_stagegate.jobs.staging.open_sources import Sources
 from prefect_stagegate.jobs.staging.temporary_tables import Paths
 from prefect_stagegate.model import Origin, SourceObject
 from prefect_stagegate.units import count_text

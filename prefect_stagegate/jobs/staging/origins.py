@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from prefect_stagegate.catalog.version_records import read_origins, staged_specs
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.jobs.address import read_spec
-from prefect_stagegate.jobs.staging.sources import open_sources
+from prefect_stagegate.jobs.staging.open_sources import open_sources
 from prefect_stagegate.jobs.staging.temporary_tables import BATCH, insert, temporary
 from prefect_stagegate.model import Action, Origin, PlannedObject, SourceObject
 from prefect_stagegate.sources import Source

@@ -37,8 +37,8 @@ from prefect_stagegate.jobs.gating.policy import adopt_first_policy
 from prefect_stagegate.jobs.runner import point, step, transferring
 from prefect_stagegate.jobs.staging.fetch import fetch_version
 from prefect_stagegate.jobs.staging.missing_objects import expected, require_complete
+from prefect_stagegate.jobs.staging.open_sources import Sources, open_sources
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
-from prefect_stagegate.jobs.staging.sources import Sources, open_sources
 from prefect_stagegate.jobs.staging.temporary_tables import Ledger, Paths
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, Pins, PlannedObject, SourceObject, Version

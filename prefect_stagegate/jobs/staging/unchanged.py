@@ -23,7 +23,7 @@ from prefect_stagegate.cache.memory import is_racy
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.catalog.version_records import read_manifest, staged_spec
-from prefect_stagegate.jobs.staging.sources import Sources
+from prefect_stagegate.jobs.staging.open_sources import Sources
 from prefect_stagegate.model import Pin, Receipt, SourceObject
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.model.manifest import Manifest

@@ -11,8 +11,8 @@ from functools import partial
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.jobs.staging.open_sources import open_spec_source
 from prefect_stagegate.jobs.staging.probe import SourceProbe, probe
-from prefect_stagegate.jobs.staging.sources import open_spec_source
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.sources import public_url
 from prefect_stagegate.sources.selection.object_selection import Selection

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote
 
-from prefect_stagegate.spec.sources import COMPARISON
+from prefect_stagegate.spec.source_specs import COMPARISON
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _COMPARE: Mapping[str, Callable[[int, int], bool]] = {
