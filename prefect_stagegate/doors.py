@@ -223,6 +223,9 @@ class Source(PermittedOptions):
     """A `prefect_stagegate.sources.Opener`, such as the adapter's class, or its `module:attribute`."""
     extra: str = ""
     """The extra of this package that installs the client library."""
+    is_stateless: bool = False
+    """Whether an object can be read by its listed entry and the URL alone, as other processes that open the source do:
+    nothing else is kept between listing and reading."""
     is_local: bool = False
     """Whether the adapter reads files of this machine alone, without credentials, and raises typed errors alone."""
 

@@ -195,6 +195,14 @@ class Blobs:
             self._unsynced.sync()
         return True
 
+    def add_unsynced(self, digest: str) -> None:
+        """Have the next `sync` make a blob durable that another process committed."""
+        self._unsynced.add(digest)
+
+    def synced_elsewhere(self) -> None:
+        """Forget what is unsynced: another process has synced the volume since."""
+        self._unsynced.forget()
+
     def orphans(self, older_than: float) -> Iterator[Path]:
         """Unclaimed files in the ingest folder that have not changed for `older_than` seconds."""
         now = time.time()

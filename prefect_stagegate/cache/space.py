@@ -173,6 +173,13 @@ class Space:
             write_reserved(self._layout.leases / self._lease.id, self._lease, self._left)
 
 
+class Unlimited:
+    """Space that another process has reserved."""
+
+    def take(self, size: int) -> None:
+        """Use bytes of it."""
+
+
 def measure(layout: Layout, rules: SpaceRules, lease: Lease | None = None) -> Available:
     """The volume's figures now, for the writer that holds `lease`.
 

@@ -79,6 +79,14 @@ class Unsynced:
         for path in dead:
             path.unlink(missing_ok=True)
 
+    def forget(self) -> None:
+        """Forget all added blobs, which another process made durable."""
+        with self._lock:
+            self._digests.clear()
+            if self._mark:
+                self._mark.clear()
+                self._mark = None
+
     def _discard(self, digests: set[str]) -> None:
         for digest in digests:
             with suppress(FileNotFoundError):

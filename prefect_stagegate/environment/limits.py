@@ -50,6 +50,13 @@ def capture_limits(root: Path = Path("/")) -> dict[str, Limit]:
     }
 
 
+def available_cores(root: Path = Path("/")) -> int:
+    """The cores that this process may use: those of its affinity, or of its control group's share of time."""
+    cpus = _narrowest(filter(None, (_cpus(group) for group in _groups(root))))
+    cores = len(os.sched_getaffinity(0))
+    return cores if isinstance(cpus, str) else max(1, min(cores, round(cpus)))
+
+
 def _size(folder: Path) -> Limit:
     try:
         stat = os.statvfs(folder)

@@ -118,6 +118,7 @@ def _fill(
         progress=job.meter,
         cancel=job.cancel,
         max_failed=max_failed,
+        processes=partial(_processes, workspace),
     )
     job.meter.stats = stats = transferred.stats
 
@@ -129,6 +130,12 @@ def _fill(
                 transferring.note(objects=stats.objects, bytes=stats.fetched, bytes_reused=stats.reused)
 
     return Transfer(receipts(), stats)
+
+
+def _processes(workspace: Workspace) -> int:
+    from prefect_stagegate.environment.limits import available_cores
+
+    return workspace.settings.of(Limits).processes or available_cores()
 
 
 def point(workspace: Workspace, dataset: str, ref: str, digest: str, staged: Version | None = None) -> None:

@@ -10,12 +10,13 @@ from prefect_stagegate.doors import register
 
 if TYPE_CHECKING:
     from prefect_stagegate.sources.adapter import BaseSource, Source, Wanted, everything, public_url
-    from prefect_stagegate.sources.opening import open_source
+    from prefect_stagegate.sources.opening import Opening, open_source
     from prefect_stagegate.sources.terms import Opener, Options, Recall, Terms
 
 __all__ = [
     "BaseSource",
     "Opener",
+    "Opening",
     "Options",
     "Recall",
     "Source",

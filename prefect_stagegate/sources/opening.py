@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,37 @@ _SERVERS = re.compile(
     r"\b(?:ftp|https?|oci|postgres(?:ql)?|sftp|smb|ssh|webdavs?|(?:web)?hdfs)://[^/?#]*", re.IGNORECASE
 )
 """URLs that name a host, by their schemes. Others name a bucket or a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What another process opens a source by; see `open_source`."""
+
+    url: str
+    options: Options
+    credentials: Callable[[], Options]
+    idle: float
+    allowed: tuple[str, ...]
+    most: int
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether a source that another process opens by it reads the objects that this one lists."""
+        definition = source_of(self.url)
+        return definition is not None and definition.is_stateless
+
+    def open(self, scratch: str | None = None, recall: Recall = nothing) -> Source:
+        """Open the source; see `open_source`."""
+        return open_source(
+            self.url,
+            self.options,
+            credentials=self.credentials,
+            idle=self.idle,
+            allowed=self.allowed,
+            scratch=scratch,
+            recall=recall,
+            most=self.most,
+        )
 
 
 def open_source(

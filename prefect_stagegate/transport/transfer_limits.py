@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect_stagegate.model.settings import optional, rate, seconds, setting, size, whole
 
@@ -51,6 +51,13 @@ class Limits:
         "Reads at a time that one process makes at one server; without it, as many as objects are in flight.",
         optional(whole(1, 1024)),
     )
+    processes: int | None = setting(
+        "",
+        "1 to 16",
+        "Processes that one transfer of more than 2,000 objects or 1 GB reads in, at most; without it, one for each "
+        "core that it may use. A limit of bandwidth or connections keeps it in one.",
+        optional(whole(1, 16)),
+    )
     idle: float = setting(
         "30",
         "1 to 3600 seconds",
@@ -58,6 +65,23 @@ class Limits:
         seconds(1, 3600),
         name="idle_timeout",
     )
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether one process suffices, which alone keeps the limits of bandwidth or connections."""
+        return self.bandwidth is not None or self.connections is not None
+
+    @property
+    def buffers(self) -> int:
+        """Parts that fit into the memory."""
+        return max(self.memory // self.part, 1)
+
+    def share(self, count: int) -> Limits:
+        """The limits of each of `count` processes. Each has a read and a part's buffer at least."""
+        memory = max(self.part, self.memory // count)
+        return replace(
+            self, in_flight=max(1, self.in_flight // count), retries=-(-self.retries // count), memory=memory
+        )
 
     def __post_init__(self) -> None:
         if self.memory < self.part:

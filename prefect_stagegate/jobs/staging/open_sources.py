@@ -13,7 +13,7 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import CorruptRecord, SourceError, TransferFailed, UsageError
 from prefect_stagegate.jobs.address import spec_beside
 from prefect_stagegate.model.settings import Settings
-from prefect_stagegate.sources import Recall, Source, open_source
+from prefect_stagegate.sources import Opening, Recall, Source
 from prefect_stagegate.sources.replica import ReplicaSet
 from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.sources.terms import nothing
@@ -75,7 +75,8 @@ def open_sources(
         groups, selections = [], []
         try:
             for source in chosen:
-                groups.append(SourceGroup(opened(source), tuple(map(opened, source.mirrors)), replicas))
+                opening = _opening(source, workspace.settings, workspace.resolve_credentials)
+                groups.append(SourceGroup(opened(source), tuple(map(opened, source.mirrors)), replicas, opening))
                 selections.append(Selection(source, now()))
             yield Sources(tuple(chosen), tuple(groups), tuple(selections))
         except (SourceError, TransferFailed) as error:
@@ -100,13 +101,15 @@ def open_spec_source(
     Raises:
         UsageError: The URL or an option can't be used, or credentials aren't found.
     """
-    return open_source(
+    return _opening(spec, settings, resolve_credentials).open(str(scratch) if scratch else None, recall)
+
+
+def _opening(spec: SourceSpec | MirrorSpec, settings: Settings, resolve_credentials: ResolveCredentials) -> Opening:
+    return Opening(
         spec.url,
         spec.options,
-        credentials=partial(resolve_credentials, spec.credentials) if spec.credentials else dict,
-        idle=settings.of(Limits).idle,
-        allowed=settings.allowed_hosts,
-        scratch=str(scratch) if scratch else None,
-        recall=recall,
-        most=settings.max_entries,
+        partial(resolve_credentials, spec.credentials) if spec.credentials else dict,
+        settings.of(Limits).idle,
+        tuple(settings.allowed_hosts),
+        settings.max_entries,
     )

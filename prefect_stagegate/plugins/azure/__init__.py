@@ -16,5 +16,6 @@ AZURE = Source(
     schemes=("az", "abfs", "abfss"),
     opener=f"{__name__}.azure:open_azure_source",
     extra="azure",
+    is_stateless=True,
 )
 PLUGIN = Plugin(sources=(AZURE,))

@@ -16,5 +16,6 @@ GCS = Source(
     schemes=("gs", "gcs"),
     opener=f"{__name__}.gcs:open_gcs_source",
     extra="gcs",
+    is_stateless=True,
 )
 PLUGIN = Plugin(sources=(GCS,))

@@ -23,5 +23,6 @@ S3 = Source(
     ),
     schemes=("s3", "s3a"),
     opener="prefect_stagegate.sources.buckets.s3_source:open_s3_source",
+    is_stateless=True,
 )
 SOURCES = (S3,)

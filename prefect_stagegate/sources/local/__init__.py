@@ -8,6 +8,7 @@ SOURCES = (
         options(value="recalls recall_timeout"),
         schemes=("", "file", "local"),
         opener="prefect_stagegate.sources.local.local_source:FileSource",
+        is_stateless=True,
         is_local=True,
     ),
 )

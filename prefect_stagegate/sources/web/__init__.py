@@ -13,5 +13,6 @@ WEB = doors.Source(
     ),
     schemes=("http", "https"),
     opener="prefect_stagegate.sources.web.website:HttpSource",
+    is_stateless=True,
 )
 SOURCES = (WEB,)

@@ -52,7 +52,7 @@ class Transfer(Iterable[Receipt]):
         self._receipts.close()
 
 
-def transfer(
+def transfer(  # noqa: PLR0913 - all but two are optional
     plan: Iterable[PlannedObject],
     sources: Sequence[SourceGroup],
     cache: Cache,
@@ -62,6 +62,7 @@ def transfer(
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
     max_failed: int = 0,
+    processes: Callable[[], int] = lambda: 1,
 ) -> Transfer:
     """Fetch every planned object's bytes into the cache.
 
@@ -78,6 +79,7 @@ def transfer(
         progress: Called as the transfer goes on, from several threads.
         cancel: Set it to stop within two seconds.
         max_failed: Objects that may fail; `stats.failures` has them.
+        processes: Gives the most processes that may read, this one included; asked only where there is much to read.
 
     Raises:
         TransferFailed: More objects failed; each is named with its reason.
@@ -90,7 +92,9 @@ def transfer(
     members = [source for group in sources for source in group.members()]
     space = space or Space(cache.layout, SpaceRules())
     context = TransferContext(cache, space, members, limits, progress, stop, stats, replicas_of(sources))
-    return Transfer(_run(context, lambda: TransferEngine(context, plan, sources, max_failed), max_failed), stats)
+    return Transfer(
+        _run(context, lambda: TransferEngine(context, plan, sources, max_failed, processes), max_failed), stats
+    )
 
 
 def _run(context: TransferContext, make_engine: Callable[[], TransferEngine], max_failed: int) -> Generator[Receipt]:
@@ -98,31 +102,35 @@ def _run(context: TransferContext, make_engine: Callable[[], TransferEngine], ma
     engine = make_engine()
     context.stats.start()
     engine.start()
-    unsynced = 0
+    unsynced, is_synced = 0, False
     try:
-        for batch in _batches(engine, context.stop):
-            _remember(context, batch)
-            yield from _receipts(context, batch)
-            unsynced += sum(done.unsynced for done in batch)
-            if unsynced > UNSYNCED:
-                _sync(context)
-                unsynced = 0
-        if engine.fatal:
-            raise engine.fatal
-        if context.stop.cancelled:
-            context.stop.check()
-    finally:
-        engine.stop()
-        # What came in before the stop is remembered too, so that the next run reuses it.
         try:
-            while batch := engine.results.take(BATCH):
+            for batch in _batches(engine, context.stop):
                 _remember(context, batch)
-                _drop_claims(batch)
+                yield from _receipts(context, batch)
+                unsynced += sum(done.unsynced for done in batch)
+                if unsynced > UNSYNCED:
+                    _sync(context)
+                    unsynced = 0
+            if engine.fatal:
+                raise engine.fatal
+            if context.stop.cancelled:
+                context.stop.check()
         finally:
-            # Last: threads that were left behind may add results until then, which hold claims.
-            engine.results.close()
-    # Before failures are raised: what came in is durable, whatever else failed.
-    _sync(context)
+            engine.stop()
+            # What came in before the stop is remembered too, so that the next run reuses it.
+            try:
+                while batch := engine.results.take(BATCH):
+                    _remember(context, batch)
+                    _drop_claims(batch)
+            finally:
+                # Last: threads that were left behind may add results until then, which hold claims.
+                engine.results.close()
+        # Before failures are raised: what came in is durable, whatever else failed.
+        _sync(context)
+        is_synced = True
+    finally:
+        engine.end(is_synced=is_synced)
     context.stats.end()
     if len(context.stats.failures) > max_failed:
         raise TransferFailed(context.stats.failures)

@@ -21,7 +21,7 @@ class Buffers:
     def __init__(self, count: int, size: int) -> None:
         self._size = size
         self._count = self._unmade = count
-        self._held = 0
+        self._held = self._surplus = 0
         self._free: list[mmap.mmap] = []
         self._lock = threading.Lock()
 
@@ -44,6 +44,21 @@ class Buffers:
     def put(self, buffer: mmap.mmap) -> None:
         """Give a buffer back."""
         with self._lock:
+            self._free_or_drop(buffer)
+
+    def shrink(self, count: int) -> None:
+        """Have only so many from now on; the others are freed as they are given back."""
+        with self._lock:
+            self._surplus = max(0, self._count - self._unmade - count)
+            self._count, self._unmade = count, max(0, count - (self._count - self._unmade))
+            while self._surplus and self._free:
+                self._free.pop()
+                self._surplus -= 1
+
+    def _free_or_drop(self, buffer: mmap.mmap) -> None:
+        if self._surplus:
+            self._surplus -= 1
+        else:
             self._free.append(buffer)
 
     def hold(self, *, urgent: bool) -> bool:
@@ -58,7 +73,7 @@ class Buffers:
         """Give back a buffer that waited."""
         with self._lock:
             self._held -= 1
-            self._free.append(buffer)
+            self._free_or_drop(buffer)
 
 
 class DirectFile:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.memory import Row, is_racy
-from prefect_stagegate.cache.space import Space
+from prefect_stagegate.cache.space import Space, Unlimited
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.sources.adapter import Source, server_of
 from prefect_stagegate.sources.replica import Replica
@@ -22,13 +23,16 @@ from prefect_stagegate.transport.transfer.progress import Progress, TransferStat
 from prefect_stagegate.transport.transfer.retry import Retrier, Stop, Throttle, throttle_of
 from prefect_stagegate.transport.transfer_limits import BLOCK, Limits
 
+if TYPE_CHECKING:
+    from prefect_stagegate.transport.transfer.processes import RemoteClaim
+
 
 @dataclass(slots=True)
 class Done:
     """An object that is in the cache, before it is remembered."""
 
     receipt: Receipt
-    claim: Claim | None = None
+    claim: Claim | RemoteClaim | None = None
     """Dropped once the digest is remembered, so that a stager that waits for the claim finds the digest."""
     row: Row | None = None
     """The row of the pin memory; None for what may not be remembered."""
@@ -42,7 +46,7 @@ class TransferContext:
     def __init__(
         self,
         store: Cache,
-        space: Space,
+        space: Space | Unlimited,
         sources: list[Source],
         limits: Limits,
         progress: Progress,
@@ -62,7 +66,7 @@ class TransferContext:
     @cached_property
     def buffers(self) -> Buffers:
         """Of the parts of large objects."""
-        return Buffers(max(self.limits.memory // self.limits.part, 1), self.limits.part)
+        return Buffers(self.limits.buffers, self.limits.part)
 
     def retrier_of(self, source: Source) -> Retrier:
         """The retries of a source."""

@@ -18,6 +18,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import PlannedObject, Proof, SourceObject
 from prefect_stagegate.model.transfers import Tier
 from prefect_stagegate.sources.adapter import Source
+from prefect_stagegate.sources.opening import Opening
 from prefect_stagegate.sources.replica import Replica, ReplicaSet
 from prefect_stagegate.units import count_text
 
@@ -33,6 +34,8 @@ class SourceGroup:
     mirrors: Sequence[Source] = ()
     replicas: Sequence[ReplicaSet] = ()
     """Asked first for objects whose digest is known."""
+    opening: Opening | None = None
+    """By what other processes open the primary; None where only this one can."""
 
     def members(self) -> tuple[Source, ...]:
         """The primary, then the mirrors in the order in which they are tried."""
@@ -84,6 +87,8 @@ class FetchJob:
     """How many stalled claims on it are bypassed by a further one."""
     replicas: tuple[Replica, ...] = ()
     """The replicas that are asked before the sources; the first is asked now."""
+    opening: Opening | None = None
+    """By what other processes open the source; see `SourceGroup`."""
     found: bool = False
     """Whether that replica said that it has the blob."""
 
@@ -103,6 +108,12 @@ class FetchJob:
     def is_copy(self) -> bool:
         """Whether the source that is tried is a mirror or a replica, and not the one that listed the object."""
         return bool(self.replicas or self.member)
+
+    @property
+    def is_untried(self) -> bool:
+        """Whether it was not tried yet, and a process that opens its source can read it."""
+        untried = not (self.member or self.restarted or self.deferred or self.looks or self.replicas)
+        return untried and self.opening is not None and self.listed is not None and not self.listed.away
 
     def asking(self, replicas: Sequence[Replica]) -> FetchJob:
         """This job with these replicas to ask, without those that were dropped; with none left, for its sources."""

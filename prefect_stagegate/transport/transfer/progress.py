@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict, deque
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.clock import now, stamp
@@ -49,6 +50,16 @@ class Progress:
         """Show that another process is waited for, which one and since when. Called about once a second."""
 
 
+class Figures(NamedTuple):
+    """What a worker process adds to the figures of its transfer."""
+
+    seconds: dict[Side, float]
+    places: dict[tuple[Tier, str], tuple[int, int]]
+    retries: int
+    resumed: int
+    threads: set[object]
+
+
 @dataclass(slots=True)
 class TransferStats:
     """What a transfer did and where its time went. Seconds are summed over all threads."""
@@ -73,7 +84,7 @@ class TransferStats:
     """Objects, and bytes over the wire, by where they came from."""
     failures: list[StagegateError] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic, repr=False)
-    _threads: set[int] = field(default_factory=set, repr=False)
+    _threads: set[object] = field(default_factory=set, repr=False)
     """The threads that hashed or wrote."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -100,6 +111,11 @@ class TransferStats:
         `seconds["network"]` is no measure of that: reads overlap.
         """
         return max(0.0, self.wall * len(self._threads) - self.seconds["hashing"] - self.seconds["disk"])
+
+    @property
+    def processes(self) -> int:
+        """The processes that hashed or wrote, this one included."""
+        return 1 + len({thread[0] for thread in self._threads if isinstance(thread, tuple)})
 
     def add_seconds(self, side: Side, seconds: float) -> None:
         """Count seconds of other threads: of a sync, or of a back-off before a retry."""
@@ -128,6 +144,26 @@ class TransferStats:
         sent = self.from_replicas
         names = sorted(sent.keys() | self.dropped_replicas.keys())
         return tuple(PeerTraffic(name, sent.get(name, 0), self.dropped_replicas.get(name, "")) for name in names)
+
+    def taken(self) -> Figures | None:
+        """The figures since the last call, for `add`; None where there are none."""
+        with self._lock:
+            threads: set[object] = {(os.getpid(), thread) for thread in self._threads}
+            figures = Figures(dict(self.seconds), dict(self.places), self.retries, self.resumed, threads)
+            self.seconds, self.places = dict.fromkeys(self.seconds, 0.0), {}
+            self.retries = self.resumed = 0
+        return figures if any(figures.seconds.values()) or figures.retries or figures.resumed else None
+
+    def add(self, figures: Figures) -> None:
+        """Add what a worker process did."""
+        for side, seconds in figures.seconds.items():
+            self.add_seconds(side, seconds)
+        with self._lock:
+            for place, (objects, size) in figures.places.items():
+                before = self.places.get(place, (0, 0))
+                self.places[place] = (before[0] + objects, before[1] + size)
+            self.retries, self.resumed = self.retries + figures.retries, self.resumed + figures.resumed
+            self._threads |= figures.threads
 
     def retried(self) -> None:
         """Count one retry."""

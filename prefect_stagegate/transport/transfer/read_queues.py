@@ -32,6 +32,8 @@ AHEAD_AT_REPLICAS = 16 * AHEAD
 """Maximum planned objects queued for replicas. Larger than `AHEAD`, because a replica may not have the blob yet."""
 OPEN = 8
 """Large objects that are open at the same time, at most."""
+OPEN_SHARED = 2
+"""The same where other processes read large objects, too."""
 REPLICA_READS = 16
 """Maximum requests to one replica at a time."""
 
@@ -49,7 +51,7 @@ class SourceQueue:
         self.jobs: deque[FetchJob] = deque()
         self.reads: set[Read] = set()
         """Reads over HTTP that hold a claim or a buffer, those that wait for a retry included."""
-        self._in_flight = limits.in_flight
+        self.in_flight = limits.in_flight
         bounds = filter(None, (source.readers, limits.in_flight, limits.connections))
         self.readers = WorkerPool("read", min(bounds), failed)
         """For a source that isn't read over HTTP."""
@@ -60,7 +62,7 @@ class SourceQueue:
 
     def may_read(self) -> bool:
         """Whether another read may begin now. Reads that wait for a retry count as under way."""
-        return len(self.reads) < self._in_flight and not self.retrier.quiet_seconds()
+        return len(self.reads) < self.in_flight and not self.retrier.quiet_seconds()
 
     def is_ready(self) -> bool:
         """Whether an object waits and may be started now."""
@@ -159,6 +161,7 @@ class ReadQueues:
         # Not above a part: whatever is larger is read into buffers of that size.
         self.small = min(SMALL, limits.part)
         """Bytes of the largest object that one request reads into memory."""
+        self._most_open = OPEN
         self._opening: list[FetchJob] = []
         self._open: list[MultipartDownload] = []
         self._has_room = threading.Event()
@@ -176,6 +179,31 @@ class ReadQueues:
         """Whether so many objects wait that the plan is read no further."""
         at_replicas = sum(len(queue.jobs) for queue in self._replicas)
         return sum(len(queue.jobs) for queue in self._sources) >= AHEAD or at_replicas >= AHEAD_AT_REPLICAS
+
+    @property
+    def waiting(self) -> int:
+        """The objects that wait for sources."""
+        return sum(len(queue.jobs) for queue in self._sources)
+
+    def give_away(self, most: int, size: int, parts: int) -> list[FetchJob]:
+        """Take objects that another process can read: one of `parts` of what waits, at most `most`, or `size` bytes."""
+        given: list[FetchJob] = []
+        for queue in self._sources:
+            room = min(most - len(given), -(-len(queue.jobs) // parts))
+            # From the end, where the objects are that were not tried yet.
+            while room > 0 and size > 0 and queue.jobs and queue.jobs[-1].is_untried:
+                given.append(queue.jobs.pop())
+                room, size = room - 1, size - given[-1].planned.object.size
+        if given:
+            self._has_room.set()
+        return given
+
+    def shrink(self, limits: Limits) -> None:
+        """Use less from now on, since other processes use the rest."""
+        for queue in self._sources:
+            queue.in_flight = limits.in_flight
+        self._context.buffers.shrink(limits.buffers)
+        self._most_open = OPEN_SHARED
 
     def wait_for_room(self, seconds: float) -> None:
         """Wait until there may be room again, at most `seconds`. In the plan's thread."""
@@ -299,7 +327,7 @@ class ReadQueues:
         sources, a node would not fetch what the others have already: the last of five ended at 2.4 times a copy's time.
         """
         others = self._sources if at_replicas else self._replicas
-        most = OPEN // 2 if any(queue.jobs for queue in others) else OPEN
+        most = max(1, self._most_open // 2) if any(queue.jobs for queue in others) else self._most_open
         opened = self._open_jobs()
-        has_place = len(opened) < OPEN and sum(bool(job.replicas) is at_replicas for job in opened) < most
+        has_place = len(opened) < self._most_open and sum(bool(job.replicas) is at_replicas for job in opened) < most
         return has_place and self._context.buffers.available > len(self._opening)

@@ -175,6 +175,7 @@ class Retrier:
         self._stop = stop
         self._stats = stats
         self._quiet_until = 0.0
+        self._new_quiet = 0.0
 
     def run(self, read: Callable[[], T], *, again: tuple[type[StagegateError], ...] = (SourceUnavailable,)) -> T:
         """Call `read` until it returns. Blocks.
@@ -216,7 +217,8 @@ class Retrier:
         if isinstance(error, SourceBusy):
             if requested := min(error.retry_after, LONGEST_RETRY_AFTER):
                 # No request goes to the server before that; the jitter spreads those that come then.
-                self._quiet_until = max(self._quiet_until, time.monotonic() + requested)
+                self.keep_quiet(requested)
+                self._new_quiet = requested
                 seconds += requested
             else:
                 seconds = min(LONGEST_WAIT, BUSY_FACTOR * seconds)
@@ -230,6 +232,15 @@ class Retrier:
         """Seconds that are left of the server's Retry-After, with jitter; nearly always 0.0."""
         left = self._quiet_until - time.monotonic()
         return left + random.uniform(0, FIRST_WAIT) if left > 0 else 0.0  # noqa: S311
+
+    def keep_quiet(self, seconds: float) -> None:
+        """Send no request for so many seconds from now."""
+        self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
+
+    def new_quiet(self) -> float:
+        """The seconds that the server asked for since the last call; nearly always 0.0."""
+        seconds, self._new_quiet = self._new_quiet, 0.0
+        return seconds
 
     def _sleep(self, seconds: float) -> None:
         self._stats.add_seconds("waiting", seconds)

@@ -44,11 +44,18 @@ from prefect_stagegate.transport.transfer.workers import Results, WorkerPool
 
 if TYPE_CHECKING:
     from prefect_stagegate.transport.http import Exchange, Loop, Request, Response
+    from prefect_stagegate.transport.transfer.processes import Processes
 
+MAX_PROCESSES = 16
+"""Processes of one transfer, at most."""
 WRITERS = 2
 """Threads that write and hash the parts of large objects."""
 HELPERS = 4
 """Threads that open large objects, look objects up, and explain failures."""
+SHARED_OBJECTS = 2000
+"""Waiting objects from which worker processes take a part."""
+SHARED_BYTES = 1 << 30
+"""Bytes that are yet to come from which they do."""
 CLAIM_POLL_SECONDS = 0.1
 """Seconds between two tries of an object that another stager has claimed."""
 PROGRESS_SECONDS = 0.05
@@ -68,7 +75,12 @@ class TransferEngine:
     """
 
     def __init__(
-        self, context: TransferContext, plan: Iterable[PlannedObject], groups: Sequence[SourceGroup], max_failed: int
+        self,
+        context: TransferContext,
+        plan: Iterable[PlannedObject],
+        groups: Sequence[SourceGroup],
+        max_failed: int,
+        processes: Callable[[], int] = lambda: 1,
     ) -> None:
         self._context, self._plan, self._max_failed = context, plan, max_failed
         self._groups = groups
@@ -79,9 +91,13 @@ class TransferEngine:
             turned=self._after_turn,
             ended=self._give_up_all,
         )
-        self._writers = WorkerPool("write", WRITERS, self._fail)
-        self._helpers = WorkerPool("helper", HELPERS, self._fail)
-        self._queues = ReadQueues(context, groups, self._poll, self._fail)
+        self._writers = WorkerPool("write", WRITERS, self.fail)
+        self._helpers = WorkerPool("helper", HELPERS, self.fail)
+        self._queues = ReadQueues(context, groups, self._poll, self.fail)
+        self._may_share = any(group.opening for group in groups) and not context.limits.is_throttled
+        self._count_processes = processes
+        self._processes: Processes | None = None
+        self._planned_bytes = 0
         self._downloads: set[MultipartDownload] = set()
         """Large objects that hold a claim; abandoned when the loop has ended."""
         self._loop_ended = False
@@ -92,7 +108,7 @@ class TransferEngine:
         """Whether too many objects failed; set under the lock."""
         self._lock = threading.Lock()
         self._reported_bytes, self._reported_at = 0, 0.0
-        self.results = Results(context.stop, partial(self._loop.call, self._count_finished))
+        self.results = Results(context.stop, self._finish)
         self.ended = False
         self.fatal: BaseException | None = None
         """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
@@ -115,6 +131,8 @@ class TransferEngine:
         """Stop the threads, wait for them at most `GRACE` seconds, and give up the claims of unfinished objects."""
         self._context.stop.end()
         until = time.monotonic() + GRACE
+        if self._processes:
+            self._processes.stop()
         self._loop.stop()
         self._loop.thread.join(GRACE)  # first: until it has ended it submits to the pools
         pools = [self._writers, self._helpers, *self._queues.pools()]
@@ -122,7 +140,14 @@ class TransferEngine:
             pool.stop()
         for pool in pools:
             pool.join(until)
+        if self._processes:
+            self._processes.join(until)
         self._planning.join(max(0.0, until - time.monotonic()))  # last: its listing may wait for a silent server
+
+    def end(self, *, is_synced: bool) -> None:
+        """End worker processes, after the last result was taken. `is_synced`: all results are durable."""
+        if self._processes:
+            self._processes.end(is_synced=is_synced)
 
     def wait(self, seconds: float) -> bool:
         """Wait until many results are there, at most `seconds`.
@@ -135,7 +160,9 @@ class TransferEngine:
         self.results.wait(seconds)
         # A defect in the loop's thread ends the transfer: nobody would wake this thread any more.
         if self._loop.failure:
-            self._fail(self._loop.failure)
+            self.fail(self._loop.failure)
+        if self._processes:
+            self._processes.look()
         return self.ended
 
     # ---------------------------------------------------------------- the plan's thread
@@ -144,7 +171,7 @@ class TransferEngine:
         try:
             for planned in self._plan:
                 group = self._groups[planned.source]
-                job = FetchJob(planned, group.members(), listed=planned.object)
+                job = FetchJob(planned, group.members(), listed=planned.object, opening=group.opening)
                 if planned.action is Action.REUSE and self._reuse(job):
                     continue
                 if group.replicas and planned.digest:
@@ -153,14 +180,46 @@ class TransferEngine:
                 self._planned += 1
                 self._queues.put(job)
                 self._loop.feed()
+                self._planned_bytes += planned.object.size
+                if self._may_share and self._is_much():
+                    self._share()
                 while self._queues.are_full() and not self._is_over():
                     self._queues.wait_for_room(_TICK)
                 if self._is_over():
                     break
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
-            self._fail(error)
+            self.fail(error)
         finally:
             self._loop.call(self._end_plan)
+
+    def _is_much(self) -> bool:
+        left = self._planned_bytes - self._loop.received_so_far()
+        return left >= SHARED_BYTES or self._queues.waiting >= SHARED_OBJECTS
+
+    def _share(self) -> None:
+        """Start worker processes, which take a part of what waits. Together they use what one may use."""
+        self._may_share = False
+        count = min(self._count_processes(), MAX_PROCESSES)
+        if count < 2:  # noqa: PLR2004 - this one
+            return
+        from prefect_stagegate.transport.transfer.processes import Processes
+
+        share = self._context.limits.share(count)
+        self._loop.call(partial(self._queues.shrink, share))
+        self._processes = Processes(self, self._context, self._groups, count, share)
+        self._processes.start()
+
+    def hand_to(self, give: Callable[[list[FetchJob]], None], most: int, size: int, parts: int) -> None:
+        """Have `give` called with objects for another process, of `most` objects or `size` bytes at most.
+
+        It gets one of `parts` parts of what waits. From any thread.
+        """
+        self._loop.call(lambda: give(self._queues.give_away(most, size, parts)))
+
+    def take_back(self, jobs: Sequence[FetchJob]) -> None:
+        """Read what another process did not. From any thread."""
+        for job in jobs:
+            self._loop.call(partial(self._requeue, job))
 
     def _end_plan(self) -> None:
         self._plan_ended = True
@@ -224,7 +283,7 @@ class TransferEngine:
                 return None
             read.whole = self._claimed_whole(job)
         except SourceError as error:
-            self._handle_failure(job, error)
+            self.handle_failure(job, error)
             return None
         return self._exchange(read, request) if read.whole else None
 
@@ -319,7 +378,7 @@ class TransferEngine:
             if read.part:
                 self._fail_part_of(read.part.download, error)
             else:
-                self._handle_failure(read.job, error)
+                self.handle_failure(read.job, error)
             return
         self._context.stats.add_seconds("waiting", delay)
         self._loop.call_later(delay, partial(self._repeat, read))
@@ -371,19 +430,19 @@ class TransferEngine:
         # After a failed write or sync, bytes may look written that are not. What a replica sent is not proved yet.
         wrong = isinstance(error, ChecksumMismatch | ObjectChanged | CacheError) or bool(download.job.replicas)
         if download.abandon(discard=wrong):
-            self._handle_failure(download.job, error)
+            self.handle_failure(download.job, error)
 
     def _close_download(self, download: MultipartDownload) -> None:
         self._queues.closed(download)
         self._loop.feed()
 
-    def _handle_failure(self, job: FetchJob, error: StagegateError) -> None:
+    def handle_failure(self, job: FetchJob, error: StagegateError) -> None:
         """Handle a read that failed for good: requeue the job's next step, or record the failure. From any thread."""
         # The stop ended this read: the object itself has not failed.
         if isinstance(error, Cancelled) and self._context.stop:
             return
         if not isinstance(error, SourceError):
-            self._fail(error)
+            self.fail(error)
             return
         if job.replicas and not isinstance(error, ObjectVanished):
             job.replicas[0].drop(error)
@@ -410,8 +469,11 @@ class TransferEngine:
         """Drop the objects that wait, since too many failed. Reads under way continue."""
         self._finished += self._queues.drop_waiting()
 
-    def _count_finished(self) -> None:
-        self._finished += 1
+    def _finish(self, objects: int) -> None:
+        self._loop.call(partial(self._count_finished, objects))
+
+    def _count_finished(self, objects: int = 1) -> None:
+        self._finished += objects
 
     def _after_turn(self) -> None:
         """Called by the loop after each turn."""
@@ -436,7 +498,7 @@ class TransferEngine:
     def _is_over(self) -> bool:
         return self._too_many_failed or bool(self._context.stop)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """End the whole transfer with an error. From any thread."""
         # The first cause counts: what follows from the stop says less.
         self.fatal = self.fatal or error
@@ -506,7 +568,7 @@ class TransferEngine:
             done = step()
         except (SourceError, Cancelled) as error:
             whole.claim.keep()
-            self._handle_failure(whole.job, error)
+            self.handle_failure(whole.job, error)
         except BaseException:
             whole.claim.keep()
             raise
@@ -519,7 +581,7 @@ class TransferEngine:
         try:
             located = queue.retrier.run(job.looked_up)
         except (SourceError, Cancelled) as error:
-            self._handle_failure(job, error)
+            self.handle_failure(job, error)
         else:
             self._loop.call(partial(self._requeue, located))
 
@@ -541,7 +603,7 @@ class TransferEngine:
             try:
                 whole = self._claimed_whole(job)
             except SourceError as error:
-                self._handle_failure(job, error)
+                self.handle_failure(job, error)
                 continue
             if whole:
                 self._work_on(whole, whole.read_blocking)
@@ -591,7 +653,7 @@ class TransferEngine:
                     claim.keep()
                     raise
         except SourceError as error:
-            self._handle_failure(job, error)
+            self.handle_failure(job, error)
         finally:
             # Also without a download: the object counts as being opened until then.
             self._loop.call(partial(self._opened, job, download))

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from prefect_stagegate.transport.transfer.context import Done
@@ -77,10 +77,10 @@ class WorkerPool:
 class Results:
     """Objects that are done. The consumer polls, because waking its thread for each object would cost too much.
 
-    `added` is called after each result of a read, in the thread that adds it.
+    `added` is called with the number of results of reads after each was added, in the thread that adds them.
     """
 
-    def __init__(self, stop: Stop, added: Callable[[], None]) -> None:
+    def __init__(self, stop: Stop, added: Callable[[int], None]) -> None:
         self._stop, self._added = stop, added
         self._waiting: deque[Done] = deque()
         self._ready = threading.Event()
@@ -91,8 +91,15 @@ class Results:
         self._waiting.append(done)
         if len(self._waiting) >= MANY:
             self._ready.set()
-        self._added()
+        self._added(1)
         # After `close` nobody takes this result, which may hold a claim.
+        self._drop_late()
+
+    def add_all(self, done: Sequence[Done]) -> None:
+        """Hand over the results of another process. From any thread."""
+        self._waiting.extend(done)
+        self._ready.set()
+        self._added(len(done))
         self._drop_late()
 
     def add_reused(self, done: Done) -> None:

@@ -1,0 +1,367 @@
+"""Worker processes of one transfer: each runs a loop of its own, for objects that wait in this process.
+
+    plan ─→ queues ─→ this process' loop ──────────────────────────┬─→ results ─→ consumer
+              └─→ worker process: read, hash, write, commit ─→ ────┘
+
+One interpreter uses one core. A worker takes objects from the queues while it has few left, so whoever is faster reads
+more. It hands back what it could not read, and what is tried next is decided here. An object of a worker that died is
+read by another; what it had committed stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from prefect_stagegate.cache.space import room
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.model import Receipt
+from prefect_stagegate.transport.transfer.context import Done, TransferContext
+from prefect_stagegate.transport.transfer.job import FetchJob, SourceGroup
+from prefect_stagegate.transport.transfer.worker_process import (
+    Credentials,
+    End,
+    Objects,
+    Quiet,
+    Remembered,
+    Report,
+    Setup,
+    Stored,
+    packed,
+)
+from prefect_stagegate.transport.transfer_limits import Limits
+
+if TYPE_CHECKING:
+    from prefect_stagegate.transport.transfer.engine import TransferEngine
+
+PROGRAM = "from prefect_stagegate.transport.transfer.worker_process import main; main()"
+HANDED = 512
+"""Objects that a worker has at a time, at most, with those that are not remembered yet: each is an open file."""
+HANDED_BYTES = 64 << 20
+"""Bytes of the objects that a worker is yet to read, at most, if they are more than `LARGE` objects."""
+LARGE = 2
+"""So many it may have whatever their size: one begins before the other ends."""
+SILENT_SECONDS = 30.0
+"""A worker without a sign of life for so long is killed. It gives one each second."""
+LAST_SECONDS, STOP_SECONDS = 10.0, 0.3
+"""Seconds that workers have to end, after all is done and after a stop."""
+DEATHS = 2
+"""Workers that die in a row, with no object read in between, end the transfer."""
+_POLL = 0.1
+
+log = logging.getLogger(__name__)
+
+
+class RemoteClaim:
+    """The claim that a worker holds on an object."""
+
+    __slots__ = ("_job", "_worker")
+
+    def __init__(self, worker: WorkerProcess, job: FetchJob) -> None:
+        self._worker, self._job = worker, job
+
+    def drop(self) -> None:
+        """Have the worker drop it."""
+        self._worker.remembered.append(self._job)
+
+
+class WorkerProcess:
+    """One worker, and the objects that it has.
+
+    Raises:
+        OSError: It can't be started.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, FetchJob] = {}
+        """What it is yet to read, by path."""
+        self.size = 0
+        """Bytes of it."""
+        self.held: dict[str, FetchJob] = {}
+        """What it read, and whose claims it holds."""
+        self.remembered: deque[FetchJob] = deque()
+        """Whose claims may go."""
+        self.given: deque[FetchJob] = deque()
+        """What it gets next."""
+        self.has_asked = False
+        """Whether it waits for objects."""
+        self.outbox: deque[Quiet | Credentials | End] = deque()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        self.connection, theirs = Pipe()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", PROGRAM, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                # The same code, also where a program has changed where modules are looked for.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                # A terminal's Ctrl-C is for this process, which ends the workers in order.
+                start_new_session=True,
+            )
+        self.heard = time.monotonic()
+
+    @property
+    def room(self) -> int:
+        """How many more objects it may have."""
+        if self.size >= HANDED_BYTES:
+            return max(0, LARGE - len(self.jobs))
+        return HANDED - len(self.jobs) - len(self.held)
+
+    def take(self, path: str) -> FetchJob:
+        """The job of an object that it has read, or could not read."""
+        job = self.jobs.pop(path)
+        self.size -= job.planned.object.size
+        return job
+
+    def give(self, jobs: Iterable[FetchJob]) -> None:
+        """Give it the objects that it asked for. From any thread."""
+        self.given.extend(jobs)
+        self.has_asked = False
+        self.wake()
+
+    def wake(self) -> None:
+        """End the wait of the thread that serves it."""
+        os.eventfd_write(self._wake, 1)
+
+    def send(self) -> None:
+        """Send what waits to be sent."""
+        paths = []
+        while self.remembered:
+            paths.append(self.remembered.popleft().planned.path)
+            self.held.pop(paths[-1], None)
+        if paths:
+            self.connection.send(Remembered(paths))
+        while self.outbox:
+            self.connection.send(self.outbox.popleft())
+
+    def next_report(self) -> Report | None:
+        """What it says next; None after a while, or when something is to be sent.
+
+        Raises:
+            EOFError, OSError: It has died.
+        """
+        ready = wait([self.connection, self._wake], _POLL)
+        if self._wake in ready:
+            os.eventfd_read(self._wake)
+        if self.connection not in ready:
+            return None
+        report: Report = self.connection.recv()
+        self.heard = time.monotonic()
+        return report
+
+    def end(self, seconds: float) -> str:
+        """End it in every case, after so many seconds; returns how it ended, with the last line that it wrote."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        self.process.kill()
+        status = self.process.wait()
+        self.connection.close()
+        with self._output:
+            self._output.seek(0)
+            lines = self._output.read().decode(errors="replace").strip().splitlines()
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return f"{how}: {lines[-1][:300]}" if lines else how
+
+
+class Processes:
+    """The workers of one transfer.
+
+    Args:
+        engine: Gives objects, and takes results.
+        context: Of the transfer.
+        groups: The sources. Workers read those that another process can open.
+        count: The processes, this one included.
+        limits: The share of each.
+    """
+
+    def __init__(
+        self,
+        engine: TransferEngine,
+        context: TransferContext,
+        groups: Sequence[SourceGroup],
+        count: int,
+        limits: Limits,
+    ) -> None:
+        self._engine, self._context, self._count = engine, context, count
+        shared = [(position, group.opening) for position, group in enumerate(groups) if group.opening]
+        self._positions = {position: number for number, (position, _) in enumerate(shared)}
+        self._openings = [opening for _, opening in shared]
+        self._retriers = [context.retrier_of(groups[position].primary) for position, _ in shared]
+        without = tuple(replace(opening, credentials=dict) for opening in self._openings)
+        level = logging.getLogger("prefect_stagegate").getEffectiveLevel()
+        cache = context.store
+        self._setup = pickle.dumps(Setup(cache.root, cache.durability, limits, without, level))
+        self._workers: list[WorkerProcess] = []
+        self._threads: list[Thread] = []
+        self._stopped = False
+        self._deaths = 0
+
+    def start(self) -> None:
+        """Start the workers, each with a thread here."""
+        for number in range(self._count - 1):
+            run = partial(copy_context().run, self._run)
+            self._threads.append(Thread(target=run, name=f"stagegate-worker-{number}", daemon=True))
+            self._threads[-1].start()
+
+    def look(self) -> None:
+        """Kill workers that give no sign of life, and pass a server's Retry-After on."""
+        for worker in self._workers:
+            if time.monotonic() - worker.heard > SILENT_SECONDS and worker.process.poll() is None:
+                worker.process.kill()
+        for number, retrier in enumerate(self._retriers):
+            if seconds := retrier.new_quiet():
+                self._keep_quiet(Quiet(number, seconds))
+
+    def stop(self) -> None:
+        """Have the workers read no further."""
+        self._stopped = True
+        for worker in self._workers:
+            worker.outbox.append(End(is_synced=False))
+            worker.wake()
+
+    def join(self, until: float) -> None:
+        """Wait until all have reported what they did, until a time of the monotonic clock at most."""
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def end(self, *, is_synced: bool) -> None:
+        """End the workers in every case. `is_synced`: what they reported is durable."""
+        for worker in self._workers:
+            with suppress(OSError):
+                worker.outbox.append(End(is_synced))
+                worker.send()
+        # Nobody waits for the end of what was stopped.
+        until = time.monotonic() + (LAST_SECONDS if is_synced else STOP_SECONDS)
+        for worker in self._workers:
+            worker.end(max(0.0, until - time.monotonic()))
+
+    # ---------------------------------------------------------------- a worker's thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped:
+                worker = WorkerProcess()
+                self._workers.append(worker)
+                try:
+                    self._serve(worker)
+                except (EOFError, OSError):
+                    self._bury(worker)
+                else:
+                    return
+        except BaseException as error:  # noqa: BLE001 - ends the transfer
+            self._engine.fail(error)
+
+    def _serve(self, worker: WorkerProcess) -> None:
+        worker.connection.send_bytes(self._setup)
+        while True:
+            if not (self._stopped or worker.has_asked) and worker.room > 0:
+                worker.has_asked = True
+                self._engine.hand_to(worker.give, worker.room, HANDED_BYTES, self._count)
+            worker.send()
+            if worker.given:
+                self._hand(worker)
+            report = worker.next_report()
+            if report:
+                self._take(worker, report)
+                if report.is_last:
+                    return
+
+    def _hand(self, worker: WorkerProcess) -> None:
+        rows = []
+        while worker.given:
+            job = worker.given.popleft()
+            worker.jobs[job.planned.path] = job
+            worker.size += job.planned.object.size
+            rows.append(packed(job.planned, self._positions[job.planned.source]))
+            size = job.planned.object.size
+            # Of a large object, an interrupted run may have left some bytes.
+            there = self._context.store.blobs.partial_bytes(*job.claim_words()) if size > HANDED_BYTES else 0
+            self._context.space.take(max(0, room(size) - there))
+        worker.connection.send(Objects(rows))
+
+    def _take(self, worker: WorkerProcess, report: Report) -> None:
+        if report.stored:
+            self._deaths = 0
+            self._engine.results.add_all([self._done(worker, stored) for stored in report.stored])
+        for path, error in report.failed:
+            self._engine.handle_failure(worker.take(path), error)
+        if report.figures:
+            self._context.stats.add(report.figures)
+        for quiet in report.quiet:
+            self._retriers[quiet.source].keep_quiet(quiet.seconds)
+            self._keep_quiet(quiet)
+        if report.asks is not None:
+            worker.outbox.append(Credentials(self._credentials(report.asks)))
+        self._show(report)
+        if report.fatal:
+            self._engine.fail(report.fatal)
+
+    def _show(self, report: Report) -> None:
+        progress = self._context.progress
+        if report.started:
+            progress.started(report.started)
+        if report.moved:
+            progress.moved(report.moved)
+        if report.waits:
+            progress.waiting(report.waits)
+        for name, level, text in report.log:
+            logging.getLogger(name).log(level, "%s", text)
+
+    def _done(self, worker: WorkerProcess, stored: Stored) -> Done:
+        path, digest, proof, fetched, is_kept, unsynced = stored
+        job = worker.held[path] = worker.take(path)
+        if unsynced:
+            self._context.store.blobs.add_unsynced(digest)
+        listed = job.planned.object
+        receipt = Receipt(path, listed, job.planned.source, digest, proof, fetched)
+        row = (job.source.identity, listed.key, listed.pin, listed.size, digest) if is_kept else None
+        return Done(receipt, RemoteClaim(worker, job), row, unsynced)
+
+    def _credentials(self, source: int) -> Mapping[str, Any] | StagegateError:
+        try:
+            return self._openings[source].credentials()
+        except StagegateError as error:
+            return error
+
+    def _keep_quiet(self, quiet: Quiet) -> None:
+        for worker in self._workers:
+            worker.outbox.append(quiet)
+            worker.wake()
+
+    def _bury(self, worker: WorkerProcess) -> None:
+        """Have others read what a worker that died was yet to read."""
+        self._workers.remove(worker)
+        how = worker.end(STOP_SECONDS)
+        blobs = self._context.store.blobs
+        for job in worker.held.values():
+            if claim := blobs.claim(*job.claim_words()):
+                claim.drop()
+        left = [*worker.jobs.values(), *worker.given]
+        self._engine.take_back(left)
+        if self._stopped:
+            return
+        self._deaths += 1
+        log.warning("a worker process %s; others read its %d objects", how, len(left))
+        if self._deaths >= DEATHS:
+            raise StagegateError(
+                f"A worker process of the transfer {how}, and so did the one before it",
+                hint="If it was killed for memory, give the job more, or set STAGEGATE_PROCESSES=1.",
+            )
