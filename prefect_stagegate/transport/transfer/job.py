@@ -35,7 +35,7 @@ class SourceGroup:
     replicas: Sequence[ReplicaSet] = ()
     """Asked first for objects whose digest is known."""
     opening: Opening | None = None
-    """By what other processes open the primary; None where only this one can."""
+    """By what other processes open the primary, if that is enough; None for a source of this process alone."""
 
     def members(self) -> tuple[Source, ...]:
         """The primary, then the mirrors in the order in which they are tried."""
@@ -113,7 +113,8 @@ class FetchJob:
     def is_untried(self) -> bool:
         """Whether it was not tried yet, and a process that opens its source can read it."""
         untried = not (self.member or self.restarted or self.deferred or self.looks or self.replicas)
-        return untried and self.opening is not None and self.listed is not None and not self.listed.away
+        can_be_opened = self.opening is not None and self.opening.is_enough
+        return untried and can_be_opened and self.listed is not None and not self.listed.away
 
     def asking(self, replicas: Sequence[Replica]) -> FetchJob:
         """This job with these replicas to ask, without those that were dropped; with none left, for its sources."""

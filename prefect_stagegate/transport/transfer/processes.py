@@ -201,7 +201,11 @@ class Processes:
         limits: Limits,
     ) -> None:
         self._engine, self._context, self._count = engine, context, count
-        shared = [(position, group.opening) for position, group in enumerate(groups) if group.opening]
+        shared = [
+            (position, group.opening)
+            for position, group in enumerate(groups)
+            if group.opening and group.opening.is_enough
+        ]
         self._positions = {position: number for number, (position, _) in enumerate(shared)}
         self._openings = [opening for _, opening in shared]
         self._retriers = [context.retrier_of(groups[position].primary) for position, _ in shared]

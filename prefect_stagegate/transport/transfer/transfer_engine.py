@@ -55,7 +55,7 @@ HELPERS = 4
 SHARED_OBJECTS = 2000
 """Waiting objects from which worker processes take a part."""
 SHARED_BYTES = 1 << 30
-"""Bytes that are yet to come from which they do."""
+"""Planned bytes from which they do."""
 CLAIM_POLL_SECONDS = 0.1
 """Seconds between two tries of an object that another stager has claimed."""
 PROGRESS_SECONDS = 0.05
@@ -94,10 +94,11 @@ class TransferEngine:
         self._writers = WorkerPool("write", WRITERS, self.fail)
         self._helpers = WorkerPool("helper", HELPERS, self.fail)
         self._queues = ReadQueues(context, groups, self._poll, self.fail)
-        self._may_share = any(group.opening for group in groups) and not context.limits.is_throttled
         self._count_processes = processes
         self._processes: Processes | None = None
         self._planned_bytes = 0
+        self._is_shared = False
+        """Whether other processes read, too, or were found to be of no use."""
         self._downloads: set[MultipartDownload] = set()
         """Large objects that hold a claim; abandoned when the loop has ended."""
         self._loop_ended = False
@@ -180,8 +181,7 @@ class TransferEngine:
                 self._planned += 1
                 self._queues.put(job)
                 self._loop.feed()
-                self._planned_bytes += planned.object.size
-                if self._may_share and self._is_much():
+                if not self._is_shared and self._is_much(planned.object.size):
                     self._share()
                 while self._queues.are_full() and not self._is_over():
                     self._queues.wait_for_room(_TICK)
@@ -192,13 +192,20 @@ class TransferEngine:
         finally:
             self._loop.call(self._end_plan)
 
-    def _is_much(self) -> bool:
-        left = self._planned_bytes - self._loop.received_so_far()
-        return left >= SHARED_BYTES or self._queues.waiting >= SHARED_OBJECTS
+    def _is_much(self, size: int) -> bool:
+        """Whether there is more to read than one process should, with another object of `size` bytes."""
+        self._planned_bytes += size
+        # Those that wait are counted last, for few stagings have so many.
+        are_many = self._planned >= SHARED_OBJECTS and self._queues.waiting >= SHARED_OBJECTS
+        return are_many or self._planned_bytes >= SHARED_BYTES
 
     def _share(self) -> None:
         """Start worker processes, which take a part of what waits. Together they use what one may use."""
-        self._may_share = False
+        self._is_shared = True
+        can_be_read = any(group.opening and group.opening.is_enough for group in self._groups)
+        # One process alone keeps the limits of a server.
+        if self._context.limits.is_throttled or not can_be_read:
+            return
         count = min(self._count_processes(), MAX_PROCESSES)
         if count < 2:  # noqa: PLR2004 - this one
             return
