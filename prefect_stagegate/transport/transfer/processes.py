@@ -39,7 +39,7 @@ from prefect_stagegate.transport.transfer.worker_process import (
     Objects,
     Quiet,
     Remembered,
-    Report,
+    WorkerReport,
     Setup,
     Stored,
     packed,
@@ -72,7 +72,7 @@ class RemoteClaim:
 
     __slots__ = ("_job", "_worker")
 
-    def __init__(self, worker: WorkerProcess, job: FetchJob) -> None:
+    def __init__(self, worker: TransferWorker, job: FetchJob) -> None:
         self._worker, self._job = worker, job
 
     def drop(self) -> None:
@@ -80,7 +80,7 @@ class RemoteClaim:
         self._worker.remembered.append(self._job)
 
 
-class WorkerProcess:
+class TransferWorker:
     """One worker, and the objects that it has.
 
     Raises:
@@ -152,7 +152,7 @@ class WorkerProcess:
         while self.outbox:
             self.connection.send(self.outbox.popleft())
 
-    def next_report(self) -> Report | None:
+    def next_report(self) -> WorkerReport | None:
         """What it says next; None after a while, or when something is to be sent.
 
         Raises:
@@ -163,7 +163,7 @@ class WorkerProcess:
             os.eventfd_read(self._wake)
         if self.connection not in ready:
             return None
-        report: Report = self.connection.recv()
+        report: WorkerReport = self.connection.recv()
         self.heard = time.monotonic()
         return report
 
@@ -213,7 +213,7 @@ class Processes:
         level = logging.getLogger("prefect_stagegate").getEffectiveLevel()
         cache = context.store
         self._setup = pickle.dumps(Setup(cache.root, cache.durability, limits, without, level))
-        self._workers: list[WorkerProcess] = []
+        self._workers: list[TransferWorker] = []
         self._threads: list[Thread] = []
         self._stopped = False
         self._deaths = 0
@@ -262,7 +262,7 @@ class Processes:
     def _run(self) -> None:
         try:
             while not self._stopped:
-                worker = WorkerProcess()
+                worker = TransferWorker()
                 self._workers.append(worker)
                 try:
                     self._serve(worker)
@@ -273,7 +273,7 @@ class Processes:
         except BaseException as error:  # noqa: BLE001 - ends the transfer
             self._engine.fail(error)
 
-    def _serve(self, worker: WorkerProcess) -> None:
+    def _serve(self, worker: TransferWorker) -> None:
         worker.connection.send_bytes(self._setup)
         while True:
             if not (self._stopped or worker.has_asked) and worker.room > 0:
@@ -288,7 +288,7 @@ class Processes:
                 if report.is_last:
                     return
 
-    def _hand(self, worker: WorkerProcess) -> None:
+    def _hand(self, worker: TransferWorker) -> None:
         rows = []
         while worker.given:
             job = worker.given.popleft()
@@ -301,7 +301,7 @@ class Processes:
             self._context.space.take(max(0, room(size) - there))
         worker.connection.send(Objects(rows))
 
-    def _take(self, worker: WorkerProcess, report: Report) -> None:
+    def _take(self, worker: TransferWorker, report: WorkerReport) -> None:
         if report.stored:
             self._deaths = 0
             self._engine.results.add_all([self._done(worker, stored) for stored in report.stored])
@@ -318,7 +318,7 @@ class Processes:
         if report.fatal:
             self._engine.fail(report.fatal)
 
-    def _show(self, report: Report) -> None:
+    def _show(self, report: WorkerReport) -> None:
         progress = self._context.progress
         if report.started:
             progress.started(report.started)
@@ -329,7 +329,7 @@ class Processes:
         for name, level, text in report.log:
             logging.getLogger(name).log(level, "%s", text)
 
-    def _done(self, worker: WorkerProcess, stored: Stored) -> Done:
+    def _done(self, worker: TransferWorker, stored: Stored) -> Done:
         path, digest, proof, fetched, is_kept, unsynced = stored
         job = worker.held[path] = worker.take(path)
         if unsynced:
@@ -350,7 +350,7 @@ class Processes:
             worker.outbox.append(quiet)
             worker.wake()
 
-    def _bury(self, worker: WorkerProcess) -> None:
+    def _bury(self, worker: TransferWorker) -> None:
         """Have others read what a worker that died was yet to read."""
         self._workers.remove(worker)
         how = worker.end(STOP_SECONDS)

@@ -109,7 +109,7 @@ class Quiet(NamedTuple):
 
 
 class Credentials(NamedTuple):
-    """The answer to `Report.asks`: options, or why there are none."""
+    """The answer to `WorkerReport.asks`: options, or why there are none."""
 
     options: Mapping[str, Any] | StagegateError
 
@@ -130,7 +130,7 @@ remembered, and `Done.unsynced`."""
 
 
 @dataclass(slots=True)
-class Report:
+class WorkerReport:
     """What happened since the last report."""
 
     stored: list[Stored] = field(default_factory=list)
@@ -158,7 +158,7 @@ class _Reporter(Progress):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._next = Report()
+        self._next = WorkerReport()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._sent = 0.0
@@ -174,12 +174,12 @@ class _Reporter(Progress):
         self._next.waits = message
 
     def failed(self, job: FetchJob, error: StagegateError) -> None:
-        """Report an object that could not be read."""
+        """WorkerReport an object that could not be read."""
         with self._lock:
             self._next.failed.append((job.planned.path, error))
 
     def logged(self, record: logging.LogRecord) -> None:
-        """Report what was logged."""
+        """WorkerReport what was logged."""
         with self._lock:
             self._next.log.append((record.name, record.levelno, record.getMessage()))
 
@@ -187,8 +187,8 @@ class _Reporter(Progress):
         """Send what was collected, and these fields; nothing where nothing happened, but for a sign of life."""
         with self._sending:
             with self._lock:
-                report, self._next = replace(self._next, **more), Report()
-            if report != Report() or time.monotonic() - self._sent >= IDLE_REPORT_SECONDS:
+                report, self._next = replace(self._next, **more), WorkerReport()
+            if report != WorkerReport() or time.monotonic() - self._sent >= IDLE_REPORT_SECONDS:
                 self._connection.send(report)
                 self._sent = time.monotonic()
 
@@ -316,6 +316,6 @@ def main() -> None:
     try:
         _Worker(connection).run()
     except BaseException as error:  # noqa: BLE001 - the starting process raises it
-        connection.send(Report(fatal=error, is_last=True))
+        connection.send(WorkerReport(fatal=error, is_last=True))
     # Threads that wait for silent servers are left behind.
     os._exit(0)
