@@ -39,9 +39,9 @@ from prefect_stagegate.transport.transfer.worker_process import (
     Objects,
     Quiet,
     Remembered,
-    WorkerReport,
     Setup,
     Stored,
+    WorkerReport,
     packed,
 )
 from prefect_stagegate.transport.transfer_limits import Limits
