@@ -22,7 +22,7 @@ from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Version
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.transport.transfer import engine, processes
+from prefect_stagegate.transport.transfer import processes, transfer_engine
 from prefect_stagegate.transport.transfer.progress import Meter
 from tests.support.http_servers import FileHandler, http_server
 from tests.support.proxy import FaultProxy
@@ -71,7 +71,7 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    monkeypatch.setattr(engine, "SHARED_OBJECTS", MANY)
+    monkeypatch.setattr(transfer_engine, "SHARED_OBJECTS", MANY)
     monkeypatch.setenv("STAGEGATE_PROCESSES", "3")
     monkeypatch.setenv("STAGEGATE_OBJECTS_IN_FLIGHT", "12")
     node = Node(tmp_path)
@@ -122,7 +122,7 @@ def test_few_objects_or_a_limited_server_keep_one_process(node: Node, monkeypatc
     node.stage()
     assert node.meter.stats.processes == 1
     monkeypatch.delenv("STAGEGATE_CONNECTIONS")
-    monkeypatch.setattr(engine, "SHARED_OBJECTS", FILES + 1)
+    monkeypatch.setattr(transfer_engine, "SHARED_OBJECTS", FILES + 1)
     node.stage(cache="another")
     assert node.meter.stats.processes == 1
 
@@ -225,7 +225,7 @@ def test_stopped_staging_ends_its_workers_in_time(node: Node) -> None:
 
 def test_killed_staging_leaves_no_process(node: Node, tmp_path: Path) -> None:
     (tmp_path / "things.yaml").write_text(yaml.safe_dump(node.spec()))
-    program = "from prefect_stagegate.transport.transfer import engine; engine.SHARED_OBJECTS = 20\n"
+    program = "from prefect_stagegate.transport.transfer import transfer_engine; transfer_engine.SHARED_OBJECTS = 20\n"
     program += "from prefect_stagegate.cli import main; main()"
     words = ["stage", str(tmp_path / "things.yaml"), "--cache", str(tmp_path / "cache"), "--catalog"]
     command = subprocess.Popen([sys.executable, "-c", program, *words, str(tmp_path / "catalog")])

@@ -47,7 +47,7 @@ from prefect_stagegate.transport.transfer.worker_process import (
 from prefect_stagegate.transport.transfer_limits import Limits
 
 if TYPE_CHECKING:
-    from prefect_stagegate.transport.transfer.engine import TransferEngine
+    from prefect_stagegate.transport.transfer.transfer_engine import TransferEngine
 
 PROGRAM = "from prefect_stagegate.transport.transfer.worker_process import main; main()"
 HANDED = 512

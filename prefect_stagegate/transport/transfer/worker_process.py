@@ -30,10 +30,10 @@ from prefect_stagegate.model import Action, Pin, PlannedObject, Proof, SourceObj
 from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.sources.opening import Opening
 from prefect_stagegate.transport.transfer.context import TransferContext
-from prefect_stagegate.transport.transfer.engine import TransferEngine
 from prefect_stagegate.transport.transfer.job import FetchJob, SourceGroup
 from prefect_stagegate.transport.transfer.progress import Figures, Progress, TransferStats
 from prefect_stagegate.transport.transfer.retry import Retrier, Stop
+from prefect_stagegate.transport.transfer.transfer_engine import TransferEngine
 from prefect_stagegate.transport.transfer_limits import Limits
 
 if TYPE_CHECKING:
