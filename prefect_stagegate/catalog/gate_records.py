@@ -68,7 +68,10 @@ def put_evidence(catalog: Catalog, dataset: str, digest: str, evidence: Iterable
     while fresh:
         # Read again at each try: a record that another node created first must be kept, too.
         number = max(catalog.numbers(_EVIDENCE, dataset, digest), default=0)
-        known = catalog.require(_EVIDENCE, dataset, digest, number) if number else []
+        try:
+            known = catalog.require(_EVIDENCE, dataset, digest, number) if number else []
+        except CorruptRecord:
+            known = []  # `promote` refuses acceptances that rest on what it held
         if catalog.create(_EVIDENCE, kept_evidence([*known, *fresh]), dataset, digest, number + 1):
             return
 

@@ -6,18 +6,20 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefect_stagegate.catalog.gate_records import put_request, read_answers
-from prefect_stagegate.errors import CorruptRecord, ExitCode
+from prefect_stagegate.catalog.gate_records import put_evidence, put_request, read_answers
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import CorruptRecord, ExitCode, GateFailed
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
-from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.model import Address, Identity, Outcome
 from prefect_stagegate.workspace import Workspace
 from tests.support.gates import put_approval
 from tests.support.scenario import ADA, Scenario, exit_code
@@ -177,7 +179,7 @@ def test_huge_record_is_damaged_and_not_read(scenario: RecordScenario, run: Run,
     for huge in (scenario.folder / "catalog/datasets/things").glob(f"{kind}/*.json"):
         os.truncate(huge, 6_000_000_000)
     problem = "json can't be read: it has 6,000,000,000 bytes"
-    commands = ("ls",), ("history", "things"), ("check", "things@pilot", "--gate", "pilot"), ("show", "things")
+    commands = ("ls",), ("history", "things"), ("promote", "things@pilot", "--to", "pilot"), ("show", "things")
     assert any(problem in run(*words)[2] for words in commands)
 
 
@@ -298,7 +300,7 @@ def test_leftovers_beside_records_are_ignored(scenario: RecordScenario, run: Run
 @pytest.mark.parametrize(
     ("pattern", "job"),
     [
-        ("evidence/{0}/*.json", lambda node: check(node, Address("things"), "pilot")),
+        ("evidence/{0}/*.json", lambda node: promote(node, Address("things"), "pilot")),
         ("specs/{0}/*.json", lambda node: check(node, Address("things"), "pilot")),
         ("decisions/{0}/pilot/*.json", lambda node: promote(node, Address("things"), "pilot")),
         ("refs/pilot/*.json", lambda node: promote(node, Address("things"), "pilot")),
@@ -314,6 +316,33 @@ def test_who_decides_refuses_a_damaged_record(
     with pytest.raises(CorruptRecord) as refused:
         job(scenario.node())
     assert (refused.value.dataset, record.name in str(refused.value)) == ("things", True)
+
+
+def test_check_replaces_a_damaged_record_of_evidence(
+    scenario: RecordScenario, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = scenario.record(f"evidence/{scenario.digests[1][7:]}/*.json")
+    record.write_bytes(record.read_bytes()[:-20])
+    assert check(scenario.node(), Address("things"), "pilot").accepted
+    assert record.name in caplog.text
+    promote(scenario.node(), Address("things"), "pilot")
+
+
+def test_failure_in_a_damaged_record_never_becomes_a_pass(tmp_path: Path) -> None:
+    scenario = RecordScenario(tmp_path, gates={"pilot": {"require": ["license"]}, "other": {"require": ["owner"]}})
+    digest = scenario.deliver("one\n").digest
+    (passed,) = check(scenario.node(), Address("things"), "pilot").checks
+    failed = replace(passed, outcome=Outcome.FAIL, at=stamp(now()))
+    put_evidence(scenario.node().catalog, "things", digest, [failed])
+    with pytest.raises(GateFailed, match="no longer counts: a later result"):
+        promote(scenario.node(), Address("things"), "pilot")
+    record = scenario.record(f"evidence/{digest[7:]}/*.json")
+    record.write_bytes(record.read_bytes()[:-20])
+    assert check(scenario.node(), Address("things"), "other").accepted
+    with pytest.raises(GateFailed, match="its evidence of license is no longer on record"):
+        promote(scenario.node(), Address("things"), "pilot")
+    assert check(scenario.node(), Address("things"), "pilot").accepted
+    promote(scenario.node(), Address("things"), "pilot")
 
 
 def test_another_versions_origins_are_refused(scenario: RecordScenario) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from threading import Event
 
@@ -9,7 +10,7 @@ from prefect_stagegate.catalog.gate_records import REVOCATIONS, SIGNATURES, put_
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.clock import now
-from prefect_stagegate.errors import Cancelled, UsageError, suggest
+from prefect_stagegate.errors import Cancelled, CorruptRecord, UsageError, suggest
 from prefect_stagegate.gate.approval_counting import counted_answers
 from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.check_context import CheckContext
@@ -26,6 +27,8 @@ from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
 from prefect_stagegate.spec import Gate, Spec
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
+
+log = logging.getLogger(__name__)
 
 Announce = Callable[[Sequence[PlannedCheck]], None]
 """Takes the plan: which checks will run, and why."""
@@ -117,7 +120,16 @@ def _record_decision(
 
 def preview_version(workspace: Workspace, version: ResolvedVersion, gate: Gate) -> tuple[PlannedCheck, ...]:
     """Plan what `check_version` would run, what evidence it would use again, and why. Changes nothing."""
-    return plan_checks(build_context(workspace, version, gate), counted_evidence(workspace.catalog, version))
+    return plan_checks(build_context(workspace, version, gate), _readable_evidence(workspace, version))
+
+
+def _readable_evidence(workspace: Workspace, version: ResolvedVersion) -> list[Evidence]:
+    """The evidence that counts; none where its record is damaged: all checks run again, and a new one replaces it."""
+    try:
+        return counted_evidence(workspace.catalog, version)
+    except CorruptRecord as error:
+        log.warning("All checks run again: %s", error.message)
+        return []
 
 
 def resolve_for_gate(
@@ -195,7 +207,7 @@ def _collect_evidence(
     Returns:
         The evidence to decide by, and all evidence about the version, recorded and new.
     """
-    record = counted_evidence(workspace.catalog, version)
+    record = _readable_evidence(workspace, version)
     planned = plan_checks(context, record)
     if announce:
         announce(planned)

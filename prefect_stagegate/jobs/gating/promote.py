@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
-from prefect_stagegate.catalog.gate_records import newest_attestation, read_evidence
+from prefect_stagegate.catalog.gate_records import kept_evidence, newest_attestation, read_evidence
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import GateFailed, GateUndecided, StagegateError, WaitingForApproval
 from prefect_stagegate.gate import CHECKS
@@ -144,8 +144,13 @@ def _require_same_facts(workspace: Workspace, version: ResolvedVersion, gate: Ga
     context = build_context(workspace, version, gate)
     required = {requirement.check: requirement for requirement in gate.requirements}
     case = case_of(decision, at=stamp(context.now))
-    record = counting(counted_evidence(workspace.catalog, version), context)
+    stored = counted_evidence(workspace.catalog, version)
+    record = counting(stored, context)
+    on_record = {(each.check, each.at) for each in stored}
     for evidence in decision.checks:
+        # A later failure may be gone with it, since `check` replaces a damaged record. Old evidence is dropped, too.
+        if (evidence.check, evidence.at) not in on_record and evidence in kept_evidence([evidence, *stored]):
+            raise _lapsed(version, gate, f"its evidence of {evidence.check} is no longer on record")
         _require_unrevoked(version, gate, evidence, context, record)
         if evidence.ruling and evidence.ruling.waiver:
             _require_waiver(version, gate, required[evidence.check], case, context, evidence.ruling.waiver)
