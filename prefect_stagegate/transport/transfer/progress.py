@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.clock import now, stamp
@@ -25,7 +25,6 @@ SAMPLE = 0.5
 """Seconds between two samples of it."""
 MOST_BEGUN = 1024
 """Objects under way that are remembered, to show one of them."""
-T = TypeVar("T")
 
 
 class Progress:
