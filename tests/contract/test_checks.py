@@ -53,7 +53,7 @@ LOOKS: list[str] = [*(fact.__name__ for fact in FACTS), "probe_source", "entries
 every_check = pytest.mark.parametrize("name", sorted(CHECKS))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _no_prefect() -> Iterator[None]:
     with temporary_settings({PREFECT_API_URL: None}):
         yield
