@@ -15,6 +15,8 @@ from prefect_stagegate.catalog.gate_records import put_evidence, read_evidence
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, UnprovedEntry
 from prefect_stagegate.gate.records.signing import read_public_key
+from prefect_stagegate.jobs.address import resolve
+from prefect_stagegate.jobs.gating.proofs import counted_evidence
 from prefect_stagegate.jobs.gating.require import find_ready
 from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.model import Address, Evidence, Outcome
@@ -268,6 +270,9 @@ def test_pass_of_another_version_opens_no_gate(signed_evidence: AttackedScenario
     (failed,) = evidence_of(scenario, bad)
     put_evidence(scenario.node().catalog, "things", bad, [replace(passed, binding=failed.binding)])
     assert scenario.run("check", "things", "--gate", "production") == 1
+    # As it was signed, where nothing but the version tells them apart.
+    put_evidence(scenario.node().catalog, "things", bad, [passed])
+    assert passed not in counted_evidence(scenario.node().catalog, resolve(scenario.node(), Address("things")))
 
 
 def test_signed_evidence_is_used_again(signed_evidence: AttackedScenario) -> None:
