@@ -45,6 +45,7 @@ from prefect_stagegate.transport.transfer.worker_process import (
     packed,
 )
 from prefect_stagegate.transport.transfer_limits import Limits
+from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.transport.transfer.transfer_engine import TransferEngine
@@ -363,7 +364,7 @@ class Processes:
         if self._stopped:
             return
         self._deaths += 1
-        log.warning("a worker process %s; others read its %d objects", how, len(left))
+        log.warning("a worker process %s; others read its %s", how, count_text(len(left), "object"))
         if self._deaths >= DEATHS:
             raise StagegateError(
                 f"A worker process of the transfer {how}, and so did the one before it",
