@@ -54,8 +54,9 @@ class Limits:
     processes: int | None = setting(
         "",
         "1 to 16",
-        "Processes that one transfer of more than 2,000 objects or 1 GB reads in, at most; without it, one for each "
-        "core that it may use. A limit of bandwidth or connections keeps it in one.",
+        "Processes that one transfer of more than 2,000 objects reads in, at most; without it, one for each core that "
+        "it may use. From 1 GB on, fewer objects take half as many. A limit of bandwidth or connections keeps it in "
+        "one.",
         optional(whole(1, 16)),
     )
     idle: float = setting(

@@ -97,8 +97,6 @@ class TransferEngine:
         self._count_processes = processes
         self._processes: Processes | None = None
         self._planned_bytes = 0
-        self._is_shared = False
-        """Whether other processes read, too, or were found to be of no use."""
         self._downloads: set[MultipartDownload] = set()
         """Large objects that hold a claim; abandoned when the loop has ended."""
         self._loop_ended = False
@@ -181,8 +179,8 @@ class TransferEngine:
                 self._planned += 1
                 self._queues.put(job)
                 self._loop.feed()
-                if not self._is_shared and self._is_much(planned.object.size):
-                    self._share()
+                if not self._processes:
+                    self._share(planned.object.size)
                 while self._queues.are_full() and not self._is_over():
                     self._queues.wait_for_room(_TICK)
                 if self._is_over():
@@ -192,29 +190,31 @@ class TransferEngine:
         finally:
             self._loop.call(self._end_plan)
 
-    def _is_much(self, size: int) -> bool:
-        """Whether there is more to read than one process should, with another object of `size` bytes."""
+    def _share(self, size: int) -> None:
+        """Start worker processes once there is much to read, with another object of `size` bytes."""
         self._planned_bytes += size
         # Those that wait are counted last, for few stagings have so many.
         are_many = self._planned >= SHARED_OBJECTS and self._queues.waiting >= SHARED_OBJECTS
-        return are_many or self._planned_bytes >= SHARED_BYTES
-
-    def _share(self) -> None:
-        """Start worker processes, which take a part of what waits. Together they use what one may use."""
-        self._is_shared = True
-        can_be_read = any(group.opening and group.opening.is_enough for group in self._groups)
-        # One process alone keeps the limits of a server.
-        if self._context.limits.is_throttled or not can_be_read:
+        if not are_many and self._planned_bytes < SHARED_BYTES:
             return
-        count = min(self._count_processes(), MAX_PROCESSES)
+        # Of large objects, one process keeps two cores busy: its loop, and the threads that write and hash.
+        count = self._most_processes if are_many else self._most_processes // 2
         if count < 2:  # noqa: PLR2004 - this one
             return
         from prefect_stagegate.transport.transfer.processes import Processes
 
+        # Together they use what one may use.
         share = self._context.limits.share(count)
         self._loop.call(partial(self._queues.shrink, share))
         self._processes = Processes(self, self._context, self._groups, count, share)
         self._processes.start()
+
+    @cached_property
+    def _most_processes(self) -> int:
+        """The most that may read, this one included. One alone keeps the limits of a server."""
+        can_be_read = any(group.opening and group.opening.is_enough for group in self._groups)
+        is_alone = self._context.limits.is_throttled or not can_be_read
+        return 1 if is_alone else min(self._count_processes(), MAX_PROCESSES)
 
     def hand_to(self, give: Callable[[list[FetchJob]], None], most: int, size: int, parts: int) -> None:
         """Have `give` called with objects for another process, of `most` objects or `size` bytes at most.
