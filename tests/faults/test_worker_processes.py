@@ -158,6 +158,30 @@ def test_failed_objects_are_named_and_the_others_stay(node: Node) -> None:
     assert node.left() == []
 
 
+def test_too_many_failures_end_the_workers_soon(node: Node) -> None:
+    def vanish() -> None:
+        eventually(lambda: node.meter.stats.processes > 1)
+        for path in node.files.iterdir():
+            path.unlink()
+
+    thread = meanwhile(vanish)
+    with pytest.raises(TransferFailed) as caught:
+        node.stage()
+    thread.join()
+    # What was under way may fail, too, and nothing else is begun.
+    assert len(caught.value.failures) < 40
+    assert node.left() == []
+
+
+def test_staging_goes_on_where_no_process_can_be_started(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/interpreter")
+    assert node.stage().files == FILES
+    assert node.meter.stats.processes == 1
+    assert "no further worker process can be started: No such file or directory" in caplog.text
+
+
 # ── processes that die ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from prefect_stagegate.cache.space import room
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Receipt
+from prefect_stagegate.redaction import redact
 from prefect_stagegate.transport.transfer.context import Done, TransferContext
 from prefect_stagegate.transport.transfer.job import FetchJob, SourceGroup
 from prefect_stagegate.transport.transfer.worker_process import (
@@ -61,6 +63,8 @@ SILENT_SECONDS = 30.0
 """A worker without a sign of life for so long is killed. It gives one each second."""
 LAST_SECONDS, STOP_SECONDS = 10.0, 0.3
 """Seconds that workers have to end, after all is done and after a stop."""
+LINE_LENGTH = 300
+"""Bytes that an error quotes of what a worker wrote last."""
 DEATHS = 2
 """Workers that die in a row, with no object read in between, end the transfer."""
 _POLL = 0.1
@@ -97,15 +101,20 @@ class TransferWorker:
         """What it read, and whose claims it holds."""
         self.remembered: deque[FetchJob] = deque()
         """Whose claims may go."""
+        self.dropped: deque[FetchJob] = deque()
+        """Whose claims it was told to drop, and has not dropped yet."""
         self.given: deque[FetchJob] = deque()
         """What it gets next."""
         self.has_asked = False
         """Whether it waits for objects."""
         self.outbox: deque[Quiet | Credentials | End] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        # Not closed at the worker's end: a late `wake` would write to another file that got the same number.
+        weakref.finalize(self, os.close, self._wake)
         self.connection, theirs = Pipe()
-        with theirs:
+        with theirs, ExitStack() as failed:
+            failed.callback(self.connection.close)
+            self._output = failed.enter_context(tempfile.TemporaryFile())
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", PROGRAM, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
@@ -117,6 +126,7 @@ class TransferWorker:
                 # A terminal's Ctrl-C is for this process, which ends the workers in order.
                 start_new_session=True,
             )
+            failed.pop_all()  # closed by `end`
         self.heard = time.monotonic()
 
     @property
@@ -144,12 +154,12 @@ class TransferWorker:
 
     def send(self) -> None:
         """Send what waits to be sent."""
-        paths = []
-        while self.remembered:
-            paths.append(self.remembered.popleft().planned.path)
-            self.held.pop(paths[-1], None)
-        if paths:
-            self.connection.send(Remembered(paths))
+        dropped = [self.remembered.popleft() for _ in range(len(self.remembered))]
+        self.dropped.extend(dropped)
+        for job in dropped:
+            self.held.pop(job.planned.path, None)
+        if dropped:
+            self.connection.send(Remembered([job.planned.path for job in dropped]))
         while self.outbox:
             self.connection.send(self.outbox.popleft())
 
@@ -176,10 +186,10 @@ class TransferWorker:
         status = self.process.wait()
         self.connection.close()
         with self._output:
-            self._output.seek(0)
+            self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - LINE_LENGTH))
             lines = self._output.read().decode(errors="replace").strip().splitlines()
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        return f"{how}: {lines[-1][:300]}" if lines else how
+        return redact(f"{how}: {lines[-1]}") if lines else how
 
 
 class Processes:
@@ -228,7 +238,7 @@ class Processes:
 
     def look(self) -> None:
         """Kill workers that give no sign of life, and pass a server's Retry-After on."""
-        for worker in self._workers:
+        for worker in list(self._workers):
             if time.monotonic() - worker.heard > SILENT_SECONDS and worker.process.poll() is None:
                 worker.process.kill()
         for number, retrier in enumerate(self._retriers):
@@ -238,8 +248,7 @@ class Processes:
     def stop(self) -> None:
         """Have the workers read no further."""
         self._stopped = True
-        for worker in self._workers:
-            worker.outbox.append(End(is_synced=False))
+        for worker in list(self._workers):
             worker.wake()
 
     def join(self, until: float) -> None:
@@ -249,13 +258,14 @@ class Processes:
 
     def end(self, *, is_synced: bool) -> None:
         """End the workers in every case. `is_synced`: what they reported is durable."""
-        for worker in self._workers:
+        # Nobody waits for the end of what was stopped.
+        until = time.monotonic() + (LAST_SECONDS if is_synced else STOP_SECONDS)
+        self.join(until)
+        for worker in list(self._workers):
             with suppress(OSError):
                 worker.outbox.append(End(is_synced))
                 worker.send()
-        # Nobody waits for the end of what was stopped.
-        until = time.monotonic() + (LAST_SECONDS if is_synced else STOP_SECONDS)
-        for worker in self._workers:
+        for worker in list(self._workers):
             worker.end(max(0.0, until - time.monotonic()))
 
     # ---------------------------------------------------------------- a worker's thread
@@ -263,25 +273,35 @@ class Processes:
     def _run(self) -> None:
         try:
             while not self._stopped:
-                worker = TransferWorker()
+                try:
+                    worker = TransferWorker()
+                except OSError as error:
+                    log.warning("no further worker process can be started: %s", error.strerror)
+                    return
                 self._workers.append(worker)
                 try:
                     self._serve(worker)
                 except (EOFError, OSError):
                     self._bury(worker)
                 else:
+                    # What it left, after too many failures, is not read.
+                    self._engine.finish(len(worker.jobs) + len(worker.given))
                     return
         except BaseException as error:  # noqa: BLE001 - ends the transfer
             self._engine.fail(error)
 
     def _serve(self, worker: TransferWorker) -> None:
         worker.connection.send_bytes(self._setup)
+        is_told = False
         while True:
+            if self._stopped and not is_told:
+                is_told = True
+                worker.outbox.append(End(is_synced=False))
             if not (self._stopped or worker.has_asked) and worker.room > 0:
                 worker.has_asked = True
                 self._engine.hand_to(worker.give, worker.room, HANDED_BYTES, self._count)
             worker.send()
-            if worker.given:
+            if worker.given and not self._stopped:
                 self._hand(worker)
             report = worker.next_report()
             if report:
@@ -306,6 +326,8 @@ class Processes:
         if report.stored:
             self._deaths = 0
             self._engine.results.add_all([self._done(worker, stored) for stored in report.stored])
+        for _ in range(report.dropped):
+            worker.dropped.popleft()
         for path, error in report.failed:
             self._engine.handle_failure(worker.take(path), error)
         if report.figures:
@@ -347,7 +369,7 @@ class Processes:
             return error
 
     def _keep_quiet(self, quiet: Quiet) -> None:
-        for worker in self._workers:
+        for worker in list(self._workers):
             worker.outbox.append(quiet)
             worker.wake()
 
@@ -356,7 +378,7 @@ class Processes:
         self._workers.remove(worker)
         how = worker.end(STOP_SECONDS)
         blobs = self._context.store.blobs
-        for job in worker.held.values():
+        for job in (*worker.held.values(), *worker.dropped):
             if claim := blobs.claim(*job.claim_words()):
                 claim.drop()
         left = [*worker.jobs.values(), *worker.given]

@@ -107,7 +107,7 @@ class TransferEngine:
         """Whether too many objects failed; set under the lock."""
         self._lock = threading.Lock()
         self._reported_bytes, self._reported_at = 0, 0.0
-        self.results = Results(context.stop, self._finish)
+        self.results = Results(context.stop, self.finish)
         self.ended = False
         self.fatal: BaseException | None = None
         """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
@@ -462,6 +462,8 @@ class TransferEngine:
         with self._lock:
             self._context.stats.failures.append(error)
             self._too_many_failed = self._too_many_failed or len(self._context.stats.failures) > self._max_failed
+        if self._too_many_failed and self._processes:
+            self._processes.stop()
         self._loop.call(self._count_finished)
 
     def _poll(self) -> None:
@@ -476,7 +478,8 @@ class TransferEngine:
         """Drop the objects that wait, since too many failed. Reads under way continue."""
         self._finished += self._queues.drop_waiting()
 
-    def _finish(self, objects: int) -> None:
+    def finish(self, objects: int) -> None:
+        """Count objects that are done, or that nobody reads any more. From any thread."""
         self._loop.call(partial(self._count_finished, objects))
 
     def _count_finished(self, objects: int = 1) -> None:

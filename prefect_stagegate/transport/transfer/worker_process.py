@@ -76,17 +76,8 @@ def packed(planned: PlannedObject, source: int) -> ObjectRow:
     """A planned object as plain values, which take a tenth of its time to send; `source` is its position here."""
     listed, pin = planned.object, planned.object.pin
     where = planned.path, source, planned.digest, planned.doubted
-    return (
-        *where,
-        pin.kind,
-        pin.value,
-        pin.strength,
-        listed.key,
-        listed.size,
-        listed.modified,
-        listed.checksums,
-        listed.state,
-    )
+    pinned = pin.kind, pin.value, pin.strength
+    return (*where, *pinned, listed.key, listed.size, listed.modified, listed.checksums, listed.state)
 
 
 def _unpacked(row: ObjectRow) -> PlannedObject:
@@ -136,6 +127,8 @@ class WorkerReport:
     stored: list[Stored] = field(default_factory=list)
     failed: list[tuple[str, StagegateError]] = field(default_factory=list)
     """Paths of objects, and why they could not be read."""
+    dropped: int = 0
+    """Claims."""
     moved: int = 0
     """Bytes that came over the wire."""
     started: str = ""
@@ -174,12 +167,17 @@ class _Reporter(Progress):
         self._next.waits = message
 
     def failed(self, job: FetchJob, error: StagegateError) -> None:
-        """WorkerReport an object that could not be read."""
+        """Report an object that could not be read."""
         with self._lock:
             self._next.failed.append((job.planned.path, error))
 
+    def dropped(self, claims: int) -> None:
+        """Report claims that were dropped."""
+        with self._lock:
+            self._next.dropped += claims
+
     def logged(self, record: logging.LogRecord) -> None:
-        """WorkerReport what was logged."""
+        """Report what was logged."""
         with self._lock:
             self._next.log.append((record.name, record.levelno, record.getMessage()))
 
@@ -281,7 +279,10 @@ class _Worker:
             while True:
                 self._take(self._connection.recv())
         except (EOFError, OSError):
-            os._exit(1)
+            pass
+        except BaseException as error:  # noqa: BLE001 - the starting process raises it
+            self._reporter.send(fatal=error)
+        os._exit(1)
 
     def _take(self, message: Objects | Remembered | Quiet | Credentials | End) -> None:
         if isinstance(message, Objects):
@@ -291,6 +292,7 @@ class _Worker:
             for path in message.paths:
                 if claim := self._claims.pop(path, None):
                     claim.drop()
+            self._reporter.dropped(len(message.paths))
         elif isinstance(message, Quiet):
             self._retriers[message.source].keep_quiet(message.seconds)
         elif isinstance(message, Credentials):
