@@ -72,9 +72,8 @@ class Unsynced:
             raise
         # Blobs that were added during the sync still need the mark.
         with self._lock:
-            if self._mark and not self._digests:
-                self._mark.clear()
-                self._mark = None
+            if not self._digests:
+                self._clear_mark()
         # The sync made the blobs of dead writers durable, too.
         for path in dead:
             path.unlink(missing_ok=True)
@@ -83,9 +82,12 @@ class Unsynced:
         """Forget all added blobs, which another process made durable."""
         with self._lock:
             self._digests.clear()
-            if self._mark:
-                self._mark.clear()
-                self._mark = None
+            self._clear_mark()
+
+    def _clear_mark(self) -> None:
+        if self._mark:
+            self._mark.clear()
+            self._mark = None
 
     def _discard(self, digests: set[str]) -> None:
         for digest in digests:

@@ -1,4 +1,4 @@
-"""Running a job and its steps, the transfer of one that writes into the cache, and moving this node's copy of a ref.
+"""Run jobs and their steps, transfer objects into the cache, and move this node's copy of a ref.
 
     with step(workspace, "promote", dataset) as job:
         …

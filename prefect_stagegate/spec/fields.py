@@ -240,7 +240,14 @@ class InFile:
 
 FileText = Annotated[str, InFile()]
 """Text of several words or lines, or a file's name without spaces, relative to the spec."""
-Options = Annotated[dict[str, Any], AfterValidator(_options)]
+Options = Annotated[
+    dict[str, Any],
+    AfterValidator(_options),
+    Field(
+        description="Storage options that the URL's scheme takes. Credentials are refused here.",
+        examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
+    ),
+]
 """Storage options by fsspec's names, without credentials."""
 CredentialsName = Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
 """A Prefect block: its type's slug, a slash, its name."""

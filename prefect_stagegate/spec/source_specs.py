@@ -30,11 +30,7 @@ class MirrorSpec(SpecModel):
         description="URL or path of a copy of the source, with the same keys below it.",
         examples=["s3://lake-copy/flights/", "file:///mnt/nas/flights/"],
     )
-    options: Options = Field(
-        default={},
-        description="Storage options that the URL's scheme takes. Credentials are refused here.",
-        examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
-    )
+    options: Options = Field(default={})
     credentials: CredentialsName | None = Field(
         default=None,
         description="A Prefect block that holds the credentials, as TYPE/NAME.",
@@ -124,11 +120,7 @@ class SourceSpec(SpecModel):
         description="The folder of the dataset where the source's keys go; its top by default.",
         examples=["flights/"],
     )
-    options: Options = Field(
-        default={},
-        description="Storage options that the URL's scheme takes. Credentials are refused here.",
-        examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
-    )
+    options: Options = Field(default={})
     credentials: CredentialsName | None = Field(
         default=None,
         description="A Prefect block that holds the credentials, as TYPE/NAME; else the environment is asked.",

@@ -87,8 +87,6 @@ class FetchJob:
     """How many stalled claims on it are bypassed by a further one."""
     replicas: tuple[Replica, ...] = ()
     """The replicas that are asked before the sources; the first is asked now."""
-    opening: Opening | None = None
-    """By what other processes open the source; see `SourceGroup`."""
     found: bool = False
     """Whether that replica said that it has the blob."""
 
@@ -111,10 +109,9 @@ class FetchJob:
 
     @property
     def is_untried(self) -> bool:
-        """Whether it was not tried yet, and a process that opens its source can read it."""
+        """Whether it was not tried yet, and its bytes need no recall."""
         untried = not (self.member or self.restarted or self.deferred or self.looks or self.replicas)
-        can_be_opened = self.opening is not None and self.opening.is_enough
-        return untried and can_be_opened and self.listed is not None and not self.listed.away
+        return untried and self.listed is not None and not self.listed.away
 
     def asking(self, replicas: Sequence[Replica]) -> FetchJob:
         """This job with these replicas to ask, without those that were dropped; with none left, for its sources."""

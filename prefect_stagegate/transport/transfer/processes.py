@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "from prefect_stagegate.transport.transfer.worker_process import main; main()"
 HANDED = 512
-"""Objects that a worker has at a time, at most, with those that are not remembered yet: each is an open file."""
+"""Maximum objects of a worker, with those that are not remembered yet. Each is an open file."""
 HANDED_BYTES = 64 << 20
 """Bytes of the objects that a worker is yet to read, at most, if they are more than `LARGE` objects."""
 LARGE = 2
@@ -299,7 +299,7 @@ class Processes:
                 worker.outbox.append(End(is_synced=False))
             if not (self._stopped or worker.has_asked) and worker.room > 0:
                 worker.has_asked = True
-                self._engine.hand_to(worker.give, worker.room, HANDED_BYTES, self._count)
+                self._engine.hand_to(worker.give, self._positions, worker.room, HANDED_BYTES, self._count)
             worker.send()
             if worker.given and not self._stopped:
                 self._hand(worker)

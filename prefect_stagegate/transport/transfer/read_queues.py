@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -185,13 +185,20 @@ class ReadQueues:
         """The objects that wait for sources."""
         return sum(len(queue.jobs) for queue in self._sources)
 
-    def give_away(self, most: int, size: int, parts: int) -> list[FetchJob]:
-        """Take objects that another process can read: one of `parts` of what waits, at most `most`, or `size` bytes."""
+    def give_away(self, sources: Collection[int], most: int, size: int, parts: int) -> list[FetchJob]:
+        """Take objects for another process, which opens these sources.
+
+        They are one of `parts` parts of what waits, at most `most` objects, and end with the one that reaches `size`
+        bytes.
+        """
         given: list[FetchJob] = []
         for queue in self._sources:
             room = min(most - len(given), -(-len(queue.jobs) // parts))
             # From the end, where the objects are that were not tried yet.
-            while room > 0 and size > 0 and queue.jobs and queue.jobs[-1].is_untried:
+            while room > 0 and size > 0 and queue.jobs:
+                last = queue.jobs[-1]
+                if not last.is_untried or last.planned.source not in sources:
+                    break
                 given.append(queue.jobs.pop())
                 room, size = room - 1, size - given[-1].planned.object.size
         if given:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.errors import (
@@ -170,7 +170,7 @@ class TransferEngine:
         try:
             for planned in self._plan:
                 group = self._groups[planned.source]
-                job = FetchJob(planned, group.members(), listed=planned.object, opening=group.opening)
+                job = FetchJob(planned, group.members(), listed=planned.object)
                 if planned.action is Action.REUSE and self._reuse(job):
                     continue
                 if group.replicas and planned.digest:
@@ -216,12 +216,9 @@ class TransferEngine:
         is_alone = self._context.limits.is_throttled or not can_be_read
         return 1 if is_alone else min(self._count_processes(), MAX_PROCESSES)
 
-    def hand_to(self, give: Callable[[list[FetchJob]], None], most: int, size: int, parts: int) -> None:
-        """Have `give` called with objects for another process, of `most` objects or `size` bytes at most.
-
-        It gets one of `parts` parts of what waits. From any thread.
-        """
-        self._loop.call(lambda: give(self._queues.give_away(most, size, parts)))
+    def hand_to(self, give: Callable[[list[FetchJob]], None], *share: Any) -> None:
+        """Have `give` called with objects for another process; `share` is as for `give_away`. From any thread."""
+        self._loop.call(lambda: give(self._queues.give_away(*share)))
 
     def take_back(self, jobs: Sequence[FetchJob]) -> None:
         """Read what another process did not. From any thread."""
@@ -444,13 +441,17 @@ class TransferEngine:
         self._loop.feed()
 
     def handle_failure(self, job: FetchJob, error: StagegateError) -> None:
-        """Handle a read that failed for good: requeue the job's next step, or record the failure. From any thread."""
+        """Handle a read that failed for good. From any thread."""
         # The stop ended this read: the object itself has not failed.
         if isinstance(error, Cancelled) and self._context.stop:
             return
         if not isinstance(error, SourceError):
             self.fail(error)
             return
+        self._try_next(job, error)
+
+    def _try_next(self, job: FetchJob, error: SourceError) -> None:
+        """Requeue the job's next step, or record that its object failed."""
         if job.replicas and not isinstance(error, ObjectVanished):
             job.replicas[0].drop(error)
             self._context.stats.dropped_replicas[job.replicas[0].name] = job.replicas[0].problem
@@ -479,7 +480,7 @@ class TransferEngine:
         self._finished += self._queues.drop_waiting()
 
     def finish(self, objects: int) -> None:
-        """Count objects that are done, or that nobody reads any more. From any thread."""
+        """Count objects as finished. From any thread."""
         self._loop.call(partial(self._count_finished, objects))
 
     def _count_finished(self, objects: int = 1) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.space import Unlimited
 from prefect_stagegate.durable import Durability
-from prefect_stagegate.errors import Cancelled, SourceError, StagegateError
+from prefect_stagegate.errors import SourceError, StagegateError
 from prefect_stagegate.model import Action, Pin, PlannedObject, Proof, SourceObject
 from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.sources.opening import Opening
@@ -207,12 +207,7 @@ class _WorkerEngine(TransferEngine):
         super().__init__(*args)
         self._failed = failed
 
-    def handle_failure(self, job: FetchJob, error: StagegateError) -> None:
-        if isinstance(error, Cancelled) and self._context.stop:
-            return
-        if not isinstance(error, SourceError):
-            self.fail(error)
-            return
+    def _try_next(self, job: FetchJob, error: SourceError) -> None:
         self._failed(job, error)
         self._loop.call(self._count_finished)
 
