@@ -141,14 +141,18 @@ def test_worker_is_healthy_on_its_own_port_and_stops(podman: Podman, image: str,
         image,
     )
 
+    # It answers as healthy before it takes signals, and says "started" after.
     until = time.monotonic() + 180
     while (check := podman.start("healthcheck", "run", name)).wait(30) and time.monotonic() < until:
         time.sleep(0.5)
     assert check.returncode == 0, podman("logs", name)
+    while "started!" not in podman("logs", name) and time.monotonic() < until:
+        time.sleep(0.5)
     podman("stop", "--time=30", name)
 
-    assert podman("inspect", "--format={{.State.ExitCode}}", name).strip() == "0"
-    assert "stopped!" in podman("logs", name)
+    log = podman("logs", name)
+    assert podman("inspect", "--format={{.State.ExitCode}}", name).strip() == "0", log
+    assert "stopped!" in log
 
 
 def test_two_containers_of_one_image_have_one_fingerprint(
