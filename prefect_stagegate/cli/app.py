@@ -10,18 +10,27 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnknownCommandError,
+    UnusedCliTokensError,
+)
 
 from prefect_stagegate import __version__
 from prefect_stagegate.cli.commands import CORE, TITLES
 from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
 from prefect_stagegate.cli.printing import OUTPUT, error_values, escaped
 from prefect_stagegate.doors import Command, load, plugins
-from prefect_stagegate.errors import ExitCode, StagegateError, UsageError
+from prefect_stagegate.errors import ExitCode, StagegateError, UsageError, nearest
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import RedactingFilter
 
@@ -150,7 +159,9 @@ def _run(words: list[str], *, debug: bool) -> None:
         if isinstance(code, ExitCode) and code:
             sys.exit(code)
     except CycloptsError as error:
-        text = _missing_arguments(error, words) or _unused_arguments(error) or str(error)
+        text = (
+            _missing_arguments(error, words) or _unused_arguments(error) or _unknown_command(error, words) or str(error)
+        )
         hint = f"Try `{' '.join([program_name(), *_command_words(words), '--help'])}`."
         OUTPUT.print_error(error_values(UsageError(text, hint=hint)))
         _fail(f"{text}\n{hint}", ExitCode.USAGE)
@@ -181,16 +192,20 @@ def _command_words(words: Sequence[str]) -> Sequence[str]:
 
 
 def _missing_arguments(error: CycloptsError, words: Sequence[str]) -> str:
-    """Name the required arguments that were left out, with the whole command; empty for other errors."""
+    """Name a mistyped option, else the required arguments that were left out; empty for other errors."""
     if not isinstance(error, MissingArgumentError) or error.keyword or not (error.app and error.argument):
         return ""
-    options = {word.partition("=")[0] for word in words}
+    options = [word.partition("=")[0] for word in takewhile(lambda word: word != "--", words)]
+    arguments = error.app.assemble_argument_collection()
+    flags = [flag for argument in arguments for flag in (*argument.names, *argument.negatives) if flag[:2] == "--"]
+    if mistyped := [option for option in options if option[:2] == "--" and option not in flags]:
+        return f"Unknown option: {mistyped[0]}.{_meant(mistyped[0], flags)}"
     missing = [
         argument
-        for argument in error.app.assemble_argument_collection()
+        for argument in arguments
         # The command line has all positional arguments, or the error is about the first that it lacks.
         if argument.required and (argument.index is None or argument.names == error.argument.names)
-        if options.isdisjoint(argument.names)
+        if set(options).isdisjoint(argument.names)
     ]
     texts = [" ".join(filter(None, (argument.name, argument.parameter.metavar))) for argument in missing]
     command = " ".join([program_name(), *_command_words(words)])
@@ -202,6 +217,24 @@ def _unused_arguments(error: CycloptsError) -> str:
     if not isinstance(error, UnusedCliTokensError) or not error.unused_tokens:
         return ""
     return f"The command takes no further argument: {shlex.join(error.unused_tokens)}."
+
+
+def _unknown_command(error: CycloptsError, words: Sequence[str]) -> str:
+    """Name the commands beside one that is not known; empty for other errors.
+
+    The text of cyclopts imports all of them, and one whose extra is not installed would end it.
+    """
+    if not isinstance(error, UnknownCommandError) or not error.unused_tokens:
+        return ""
+    above, typed = " ".join(_command_words(words)), error.unused_tokens[0]
+    known = (command.words.rpartition(" ") for command in commands_for(words))
+    beside = [name for parent, _, name in known if parent == above]
+    return f'Unknown command "{typed}".{_meant(typed, beside)}'
+
+
+def _meant(word: str, names: Iterable[str]) -> str:
+    near = nearest(word, names)
+    return f" Did you mean `{near}`?" if near else ""
 
 
 def _fail(text: str, code: int, *, debug: bool = False) -> None:

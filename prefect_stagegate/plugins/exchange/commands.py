@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -15,10 +15,11 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.exchange.odcs import odcs_document
-from prefect_stagegate.plugins.exchange.publishing import push as job
-from prefect_stagegate.plugins.exchange.publishing.push import Pushed
 from prefect_stagegate.spec.yamltree import yaml_text
 from prefect_stagegate.units import bytes_text, count_text
+
+if TYPE_CHECKING:
+    from prefect_stagegate.plugins.exchange.publishing.push import Pushed
 
 
 def push(  # noqa: PLR0913 - its options
@@ -69,6 +70,9 @@ def push(  # noqa: PLR0913 - its options
     target
         oci://REGISTRY/REPOSITORY:TAG. Log in by `docker login`, `podman login` or `oras login`.
     """
+    # Imported here: without oras, `contract export` and the help of both work all the same.
+    from prefect_stagegate.plugins.exchange.publishing import push as job
+
     version = Address.parse(address)
     workspace, display = (places or Places()).workspace(), display or Display()
     options = dict(workspace.resolve_credentials(credentials)) if credentials else {}

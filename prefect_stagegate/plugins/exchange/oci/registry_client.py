@@ -9,15 +9,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from oras.provider import Registry
-
 from prefect_stagegate.errors import ChecksumMismatch, ObjectVanished, SourceError, UsageError
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.model.canonical import sha256_of
 from prefect_stagegate.plugins.exchange.oci.artifact import INDEX, MANIFEST
 from prefect_stagegate.plugins.exchange.oci.oci_options import oci_settings
 from prefect_stagegate.plugins.exchange.oci.oci_reference import OciReference
-from prefect_stagegate.plugins.exchange.oci.registry_login import RegistryLogin, session_over
+from prefect_stagegate.plugins.exchange.oci.registry_login import RegistryLogin, RegistryRequests, session_over
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.web.web_server import WebServer
 from prefect_stagegate.transport.http import (
@@ -35,12 +33,6 @@ from prefect_stagegate.transport.http.messages import Upload
 _DENIED = (401, 403)
 _CODE = re.compile(r"[A-Z_]{1,64}")
 Headers = Mapping[str, str]
-
-
-class _Requests(Registry):  # type: ignore[misc] # oras ships no types
-    """The library's requests without its retries: they take two minutes, also where the server refuses."""
-
-    do_request = Registry.do_request.__wrapped__
 
 
 class RegistryClient:
@@ -82,7 +74,7 @@ class RegistryClient:
         # A spec is data: it must not have the user's password sent in the clear.
         looks_up = typed or not plain or reference.is_loopback
         self._login = RegistryLogin(reference.registry, settings, url=url, secure=not plain, looks_up=looks_up)
-        self._requests = _Requests(insecure=plain)
+        self._requests = RegistryRequests(insecure=plain)
         self._requests.session = self._login.session = session_over(self._client, check)
         self._requests.auth = self._login
         self._errors = WebServer(self._client, registry, {}, url=url, who=self._login.who)

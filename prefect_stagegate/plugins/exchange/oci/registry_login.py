@@ -28,6 +28,7 @@ from prefect_stagegate.transport.http.request_policy import require_sendable
 try:
     from oras.auth.token import TokenAuth
     from oras.auth.utils import parse_auth_header
+    from oras.provider import Registry
     from requests import PreparedRequest, Response, Session  # noqa: TID251 - it sends nothing by itself
     from requests.adapters import BaseAdapter  # noqa: TID251
     from requests.structures import CaseInsensitiveDict  # noqa: TID251
@@ -53,6 +54,12 @@ TOKEN_SERVERS = {
 _CHALLENGES = re.compile(r",\s*(?=[A-Za-z]+ +[a-z]+=)")
 """Between the challenges of one header: some registries take tokens and passwords."""
 _SET_BY_CLIENT = ("connection", "content-length", "transfer-encoding")
+
+
+class RegistryRequests(Registry):  # type: ignore[misc] # oras ships no types
+    """The library's requests without its retries: they take two minutes, also where the server refuses."""
+
+    do_request = Registry.do_request.__wrapped__
 
 
 class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
