@@ -1,14 +1,15 @@
 """Stage from an S3 server on this machine, against rclone, s5cmd, s3fs and a floor, and write docs/performance.md.
 
-    python -m benchmarks.transfer [--rounds 7] [--set large --set small] [--folder DIR] [--dry-run]
+    python -m benchmarks.transfer [--rounds 7] [--set large --set small] [--scale 1.0] [--folder DIR] [--dry-run]
 
 The contenders take turns, each in a new process and into a new folder; what is told is the median. The floor reads the
 same ranges by the same client and drops the bytes: nothing that stores them can be faster. Ours is the whole of
 `stagegate stage`: list, plan, transfer, hash, verify, manifest, catalog, view, and a sync, which the others leave out.
 
-Figures are the process's own (wait4). `wall`: from its start to its end. `on disk`: until the volume is synced too,
-since rclone, s5cmd and s3fs leave their last gigabytes to the kernel, and `stagegate stage` does not. `job`: without
-the start of an interpreter and its imports, for those that have one.
+Figures are those of all processes of a contender. `wall`: from its start to its end. `on disk`: until the volume is
+synced too, since rclone, s5cmd and s3fs leave their last gigabytes to the kernel, and `stagegate stage` does not.
+`job`: without the start of an interpreter and its imports, for those that have one. Large objects are measured twice,
+with a page cache that is free and one that is full: page_cache.py says how.
 """
 
 from __future__ import annotations
@@ -32,27 +33,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.launcher import launch
+from benchmarks.page_cache import STATES, prepare
 from benchmarks.section import write_section
 
 BIN = Path(sys.executable).parent
 PART = 8 << 20
-SETS = {"large": "8 objects of 256 MiB", "small": "10,000 objects of 2 to 60 kB"}
-
-# A process inherits its parent's peak memory, so contenders are started by a very small one.
-LAUNCHER = """
-import json, os, sys, time
-begun = time.monotonic()
-process = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
-_, status, usage = os.wait4(process, 0)
-ended = time.monotonic()
-import ctypes
-folder = os.open(sys.argv[1], os.O_RDONLY)
-synced = time.monotonic()
-assert ctypes.CDLL(None).syncfs(folder) == 0
-synced = time.monotonic() - synced
-wall, cpu = ended - begun, usage.ru_utime + usage.ru_stime
-print(json.dumps([status, wall, wall + synced, cpu, usage.ru_maxrss / 1024]))
-"""
+LARGE, LARGE_SIZE, SMALL, SMALL_SIZES = 8, 256 << 20, 10_000, (2_000, 60_000)
+SETS = ("large", "small")
 
 
 @dataclass(frozen=True)
@@ -70,7 +58,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Run:
-    """One contender's figures in one round: seconds and MiB."""
+    """One contender's figures in one round, with its child processes: seconds and MiB."""
 
     wall: float
     on_disk: float
@@ -185,28 +173,27 @@ def work_s3fs(which: str, out: Path, options: dict[str, str]) -> float:
     return time.monotonic() - begun
 
 
-def work_seed(which: str, _out: Path, options: dict[str, str]) -> float:
-    """Fill a bucket; the same bytes each time."""
-    import obstore
-
-    begun = time.monotonic()
-    store = _bucket(which, options)
-    source = random.Random(7)  # noqa: S311 - the same bytes each time
-    if which == "large":
-        for number in range(8):
-            chunks = (source.randbytes(1 << 20) for _ in range(256))
-            obstore.put(store, f"{number}.bin", chunks, chunk_size=PART, max_concurrency=4)
-    else:
-        for number in range(10_000):
-            body = source.randbytes(source.randint(2_000, 60_000))
-            obstore.put(store, f"{number % 20:02}/{number:05}.bin", body, use_multipart=False)
-    return time.monotonic() - begun
-
-
-WORKERS = {"floor": work_floor, "stagegate": work_stagegate, "s3fs": work_s3fs, "seed": work_seed}
+WORKERS = {"floor": work_floor, "stagegate": work_stagegate, "s3fs": work_s3fs}
 
 
 # ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def seed(which: str, server: Server, scale: float) -> int:
+    """Fill a bucket, with the same bytes each time; returns their number."""
+    import obstore
+
+    store, source = _bucket(which, server.options), random.Random(7)  # noqa: S311 - the same bytes each time
+    if which == "large":
+        chunks_of_one = int(LARGE_SIZE * scale) >> 20
+        for number in range(LARGE):
+            chunks = (source.randbytes(1 << 20) for _ in range(chunks_of_one))
+            obstore.put(store, f"{number}.bin", chunks, chunk_size=PART, max_concurrency=4)
+        return LARGE * chunks_of_one << 20
+    sizes = [source.randint(*SMALL_SIZES) for _ in range(int(SMALL * scale))]
+    for number, size in enumerate(sizes):
+        obstore.put(store, f"{number % 20:02}/{number:05}.bin", source.randbytes(size), use_multipart=False)
+    return sum(sizes)
 
 
 @dataclass
@@ -214,8 +201,13 @@ class Bench:
     """The rounds of one set."""
 
     which: str
+    size: int
+    """Bytes of the set."""
+    title: str
     server: Server
     folder: Path
+    state: str
+    """Of the page cache."""
     runs: dict[str, list[Run]] = field(default_factory=lambda: {name: [] for name in CONTENDERS})
 
     def round(self, number: int) -> None:
@@ -223,13 +215,12 @@ class Bench:
         names = list(CONTENDERS)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             self.runs[name].append(self._run(name, number))
-            print(f"{self.which}, round {number + 1}, {name}: {self.runs[name][-1]}", flush=True)
+            print(f"{self.title}, round {number + 1}, {name}: {self.runs[name][-1]}", flush=True)
 
     def _run(self, name: str, number: int) -> Run:
         out = self.folder / f"{self.which}-{name.replace(', ', '-')}-{number}"
         out.mkdir()
-        os.sync()  # what an earlier contender left to the kernel is not this one's burden
-        command = CONTENDERS[name](self.which, out, self.server)
+        prepare(self.state, self.folder / "filler", self.folder / "server")
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(out),
@@ -237,25 +228,19 @@ class Bench:
             "AWS_SECRET_ACCESS_KEY": self.server.secret,
             "AWS_REGION": "us-east-1",
         }
-        launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(out), *command]
-        done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=True)
-        *said, figures = done.stdout.splitlines()
-        status, wall, on_disk, cpu, memory = json.loads(figures)
-        if status or (name != "floor" and _bytes(out) < self._least()):
-            sys.exit(f"{name} failed on {self.which}: {status} {done.stdout}{done.stderr}")
+        usage, said = launch(CONTENDERS[name](self.which, out, self.server), environment, out)
+        if name != "floor" and bytes_below(out) < self.size:
+            sys.exit(f"{name} copied less of {self.which} than there is: {said}")
         if self.which == "large":
             # Small files stay until the end: ext4 is slow to make files for a while after many were deleted.
             shutil.rmtree(out)
-        job = json.loads(said[-1])["job"] if said and said[-1].startswith("{") else wall
-        return Run(wall, on_disk, job, cpu, memory)
-
-    def _least(self) -> int:
-        return {"large": 8 << 28, "small": 300_000_000}[self.which]
+        job = json.loads(said.splitlines()[-1])["job"] if said.endswith("}\n") else usage.wall
+        return Run(usage.wall, usage.on_disk, job, usage.cpu, usage.memory)
 
     def table(self) -> list[str]:
         """The medians as Markdown."""
         lines = [
-            f"| {SETS[self.which]} | wall s | on disk s | job s | × ours, wall | × ours, on disk | CPU s | peak MiB |",
+            f"| {self.title} | wall s | on disk s | job s | × ours, wall | × ours, on disk | CPU s | peak MiB |",
             "|---|---|---|---|---|---|---|---|",
         ]
         ours = self._median("stagegate")
@@ -274,7 +259,7 @@ class Bench:
         return Run(*(statistics.median(figures) for figures in zip(*map(astuple, runs), strict=True)))
 
 
-def _bytes(folder: Path) -> int:
+def bytes_below(folder: Path) -> int:
     """Bytes of the files below a folder; files that share an inode count once."""
     found = {entry.stat().st_ino: entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()}
     return sum(found.values())
@@ -298,7 +283,10 @@ def page(benches: list[Bench], rounds: int, load: float, device: str) -> str:
     lines += [
         "`wall` is the whole process, `on disk` until the volume is synced too (`stagegate stage` syncs by itself, the"
         " others leave their last writes to the kernel), `job` without an interpreter's start and imports. The floor"
-        " reads the same ranges and drops the bytes.",
+        " reads the same ranges and drops the bytes. `CPU` and `peak` are those of all processes of a contender: the"
+        " highest sum of their memory (PSS), looked at ten times a second.",
+        "",
+        *(f"Page cache {state}: {how}." for state, how in STATES.items()),
         "",
         f"Flags: {FLAGS}.",
         "",
@@ -317,21 +305,14 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         server = Server(running.endpoint_url, running.key, running.secret)
         for which in options.set or SETS:
             running.bucket(which)
-            seed = [
-                sys.executable,
-                "-m",
-                __spec__.name,
-                "--worker",
-                "seed",
-                which,
-                str(folder),
-                json.dumps(server.options),
-            ]
-            subprocess.run(seed, check=True, stdout=subprocess.DEVNULL)
-            bench = Bench(which, server, folder)
-            for number in range(options.rounds):
-                bench.round(number)
-            benches.append(bench)
+            size = seed(which, server, options.scale)
+            for state in STATES if which == "large" else ["free"]:
+                title = f"{int(SMALL * options.scale):,} objects of 2 to 60 kB"
+                if which == "large":
+                    title = f"{LARGE} objects of {size // LARGE >> 20} MiB, page cache {state}"
+                benches.append(Bench(which, size, title, server, folder, state))
+                for number in range(options.rounds):
+                    benches[-1].round(number)
     return page(benches, options.rounds, load, _filesystem(folder))
 
 
@@ -343,7 +324,10 @@ def _filesystem(folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--set", action="append", choices=list(SETS), help="both when left out")
+    parser.add_argument("--set", action="append", choices=SETS, help="both when left out")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of the objects, or of their size; 0.01 is quick"
+    )
     parser.add_argument("--folder", type=Path, help="a folder on the volume to measure; needs 20 GB")
     parser.add_argument("--dry-run", action="store_true", help="print the tables and leave the page alone")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)

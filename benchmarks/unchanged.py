@@ -3,8 +3,8 @@
     python -m benchmarks.unchanged [--files 100000] [--objects 20000] [--rounds 3] [--folder DIR] [--only TEXT]
 
 Small files in 100 folders, and as many small objects as are asked for on an S3 server of this machine, are brought in
-once by each contender. Then each decides again in turn, in a new process. The figures are medians of the process's own:
-wall seconds, CPU seconds (what counts on a machine that others use, too) and peak memory in MiB.
+once by each contender. Then each decides again in turn, in a new process. The figures are medians, with those of child
+processes: wall seconds, CPU seconds (what counts on a machine that others use, too) and peak memory in MiB.
 """
 
 from __future__ import annotations
@@ -16,25 +16,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from benchmarks.launcher import Usage, launch
 
 BIN = Path(sys.executable).parent
 RCLONE = [str(BIN / "rclone"), "--config=/dev/null"]
 STAGEGATE = str(BIN / "stagegate")
 FOLDERS = 100
-
-# A process inherits its parent's peak memory, so contenders are started by a very small one.
-LAUNCHER = """
-import json, os, sys, time
-begun = time.monotonic()
-quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
-_, status, usage = os.wait4(process, 0)
-print(json.dumps([status, time.monotonic() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]))
-"""
 
 Commands = dict[str, list[str]]
 
@@ -115,24 +106,14 @@ def remote_contenders(folder: Path, options: Mapping[str, str], count: int) -> C
     }
 
 
-def run(command: list[str], environment: Mapping[str, str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak MiB of one command."""
-    launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
-    done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=True)
-    status, wall, cpu, memory = json.loads(done.stdout)
-    if status:
-        sys.exit(f"{' '.join(command)} failed: {done.stderr}")
-    return wall, cpu, memory
-
-
 def measure(commands: Commands, rounds: int, environment: Mapping[str, str]) -> Iterator[str]:
     """A line of Markdown for each command: the medians of some rounds in turn."""
-    figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
+    figures: dict[str, list[Usage]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
-            figures[name].append(run(command, environment))
+            figures[name].append(launch(command, environment, environment["HOME"], stdout=subprocess.DEVNULL)[0])
     for name, runs in figures.items():
-        wall, cpu, memory = (statistics.median(each) for each in zip(*runs, strict=True))
+        wall, _, cpu, memory = (statistics.median(each) for each in zip(*runs, strict=True))
         yield f"| {name} | {wall:.2f} | {cpu:.2f} | {memory:.0f} |"
 
 
@@ -174,9 +155,8 @@ def main() -> None:
             decide |= remote_contenders(folder, access, options.objects)
         for name, command in decide.items():
             if "find" not in name and options.only in name:
-                begun = time.monotonic()
-                run(command, environment)
-                print(f"{name}: {time.monotonic() - begun:.1f} s for the first time", flush=True)
+                usage, _ = launch(command, environment, folder)
+                print(f"{name}: {usage.wall:.1f} s for the first time", flush=True)
         chosen = {name: command for name, command in (decide | look).items() if options.only in name}
         print(f"{options.files:,} files, {options.objects:,} objects, load {os.getloadavg()[0]:.1f}")
         print("| | wall s | CPU s | peak MiB |\n|---|---|---|---|")

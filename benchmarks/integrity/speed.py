@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import NamedTuple
 from benchmarks.integrity.environments import python_of
 from benchmarks.integrity.served import BUCKET, Server, boto, environment, put_in_parts
 from benchmarks.integrity.tools import WORKER, CommandLine, Tool
-from benchmarks.transfer import LAUNCHER
+from benchmarks.launcher import launch
 
 PREFIX = "speed/"
 LARGE, SMALL = (4, 64 << 20), (400, 64_000)
@@ -89,12 +88,8 @@ def _verified(command: CommandLine, server: Server, out: Path) -> tuple[float, .
 
 def _launch(command: Sequence[str], server: Server, out: Path) -> tuple[float, ...]:
     os.sync()  # what an earlier one left to the kernel is not this one's burden
-    launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(out), *command]
-    done = subprocess.run(launch, env=environment(server, out), capture_output=True, text=True, check=True)
-    status, _, on_disk, cpu, _ = json.loads(done.stdout.splitlines()[-1])
-    if status:
-        raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
-    return on_disk, cpu
+    usage, _ = launch(command, environment(server, out), out)
+    return usage.on_disk, usage.cpu
 
 
 def _complete(tool: Tool, out: Path, first: Path) -> None:
