@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-core test-all test-hdfs test-kubernetes test-airflow test-provider missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock pictures reference schema clean
+.PHONY: help setup demo test test-core test-all test-hdfs test-kubernetes test-airflow test-provider missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock pictures reference release schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -137,6 +137,8 @@ check: setup ## check format, lint, types, layers and the pages' links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry prefect_stagegate tasks flows validations
 	$(BIN)/hadolint deployments/Dockerfile deployments/Dockerfile.cuda
+	$(BIN)/zizmor --quiet --offline --persona pedantic .github
+	$(BIN)/validate-pyproject pyproject.toml $(AIRFLOW)/pyproject.toml
 	$(BIN)/zensical build --strict
 
 format: setup ## format the code and mend what the linter can
@@ -168,6 +170,29 @@ lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
 	$(COMPILE) --all-extras --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
 	$(COMPILE) --extra gpu --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
 
+TRIED := .release
+TRY := cd $(TRIED) && STAGEGATE_CACHE=$(abspath $(TRIED))/cache STAGEGATE_CATALOG=$(abspath $(TRIED))/catalog bin/stagegate
+release: setup ## build sdist and wheel, try the wheel, and write SBOM and checksums: dist/ is then ready to upload
+	@version=$$($(BIN)/setuptools-scm); case $$version in \
+		*.dev*) echo "No release: $$version, because the work tree is no clean checkout of a tag" ;; \
+		*) grep -q "^## \[$$version\] - 2" CHANGELOG.md || { echo "CHANGELOG.md has no dated $$version" >&2; exit 1; } ;; esac
+	rm -rf dist build
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/pyroma --min 10 --skip-tests AuthorEmail,Url dist/*.tar.gz # a person's address, and the project's until it has one
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TRIED)
+	$(BIN)/uv pip install --quiet --python $(TRIED)/bin/python --constraints requirements-runtime.lock dist/*.whl
+	$(BIN)/uv pip check --quiet --python $(TRIED)/bin/python
+	mkdir $(TRIED)/trips && printf 'day,distance\n2026-03-01,4.2\n' > $(TRIED)/trips/march.csv
+	$(TRY) init trips
+	$(TRY) stage trips.yaml
+	$(TRY) check trips --gate pilot
+	version=$$($(TRIED)/bin/stagegate --version) && sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml > $(TRIED)/pyproject.toml
+	$(BIN)/cyclonedx-py environment --output-reproducible --mc-type library --pyproject $(TRIED)/pyproject.toml \
+		--output-file $$(ls dist/*.whl | sed 's/-py3.*/.cdx.json/') $(TRIED)/bin/python
+	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
 docs: setup ## build the documentation into site/; a broken link fails
 	$(BIN)/zensical build --strict
 
@@ -182,7 +207,7 @@ schema: setup ## write the JSON Schemas of the spec and of attested decisions
 	$(BIN)/stagegate schema --attestation > docs/stagegate-decision.schema.json
 
 clean: ## remove .venv and everything that tools left
-	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(CORE) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(CORE) $(TRIED) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 # Three steps, each done again only when what it depends on has changed.

