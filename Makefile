@@ -139,7 +139,7 @@ check: setup ## check format, lint, types, layers and the pages' links
 	$(BIN)/hadolint deployments/Dockerfile deployments/Dockerfile.cuda
 	$(BIN)/zizmor --quiet --offline --persona pedantic .github
 	$(BIN)/validate-pyproject pyproject.toml $(AIRFLOW)/pyproject.toml
-	$(BIN)/zensical build --strict
+	$(BIN)/python -m pages.site
 
 format: setup ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix
@@ -194,7 +194,7 @@ release: setup ## build sdist and wheel, try the wheel, and write SBOM and check
 	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 docs: setup ## build the documentation into site/; a broken link fails
-	$(BIN)/zensical build --strict
+	$(BIN)/python -m pages.site
 
 pictures: setup ## take the pictures of the pages from a real run of the demo; needs Chromium
 	$(BIN)/python pages/pictures.py

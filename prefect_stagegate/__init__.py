@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = ["open_dataset"]
+BLOCKS = ("StagegateCache", "StagegateCatalog", "StagegateSource")
+"""Prefect's blocks, which are imported when they are asked for."""
 
 
 def __getattr__(name: str) -> Any:
@@ -28,4 +30,21 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version  # reads files
 
         return version("prefect-stagegate")
+    if name in BLOCKS:
+        from prefect_stagegate import blocks
+
+        return getattr(blocks, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def project_url(label: str) -> str:
+    """The project's address of this label, such as `Issues`, without a slash at its end; empty while it has none."""
+    from importlib.metadata import metadata
+
+    lines = metadata("prefect-stagegate").get_all("Project-URL") or ()
+    return next((line.partition(", ")[2].rstrip("/") for line in lines if line.startswith(f"{label}, ")), "")
+
+
+def __dir__() -> list[str]:
+    """What the module offers; `prefect block register -m prefect_stagegate` looks for blocks here."""
+    return sorted({*globals(), *__all__, *BLOCKS})

@@ -9,11 +9,16 @@ from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import Field, HttpUrl
 
-# The project has no public address; example.org is reserved for such cases, and forms in Prefect's UI need some URL.
-_DOCUMENTATION = HttpUrl("https://prefect-stagegate.example.org/prefect")
-# Prefect's own picture for blocks that are file systems.
+from prefect_stagegate import project_url
+
+# Forms in Prefect's UI need some URL: example.org is reserved for those who have none.
+_DOCUMENTATION = HttpUrl(f"{project_url('Documentation') or 'https://prefect-stagegate.example.org'}/prefect.html")
+_SOURCE = project_url("Source")
+# Without an address of our own picture, Prefect's for blocks that are file systems.
 _LOGO = HttpUrl(
-    "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9/assets/block-logos/filesystem.png"
+    f"{_SOURCE}/raw/HEAD/docs/pictures/logo.png"
+    if _SOURCE
+    else "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9/assets/block-logos/filesystem.png"
 )
 
 

@@ -173,7 +173,8 @@ def _run(words: list[str], *, debug: bool) -> None:
         OUTPUT.print_error(error_values(error))
         _fail(str(error), error.exit_code, debug=debug)
     except Exception as error:  # noqa: BLE001 - Python's own exit code for it is 1, a gate's refusal
-        hint = "Run the command again with --debug, and report its output."
+        issues = prefect_stagegate.project_url("Issues")
+        hint = f"Run the command again with --debug, and report its output{issues and f' at {issues}'}."
         text = f"unexpected error: {type(error).__name__}: {error}"
         # Errors of files have their names, or are explained by those who opened them.
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,8 @@ from pydantic import SecretStr
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, StagegateSource, options_of, storage_options
 from prefect_stagegate.errors import UsageError
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.mark.parametrize("block", [StagegateCache, StagegateCatalog, StagegateSource])
 class TestBlocksKeepTheStandard(BlockStandardTestSuite):
@@ -26,8 +30,11 @@ class TestBlocksKeepTheStandard(BlockStandardTestSuite):
         return block
 
     def test_has_a_valid_image(self, block: type[Block]) -> None:
-        """The suite fetches the picture; a test run has no network."""
+        """The suite fetches the picture; a test run has no network. Ours lies in the repository."""
         assert str(block._logo_url).endswith(".png")
+        picture = (ROOT / "docs/pictures/logo.png").read_bytes()
+        assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+        assert struct.unpack(">II", picture[16:24]) == (512, 512)
 
 
 class GcpCredentials(Block):
@@ -176,3 +183,21 @@ def test_collection_import_loads_no_heavy_libraries() -> None:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert result.stdout.strip() == "[]"
+
+
+def test_blocks_show_the_project_s_own_picture_and_pages_once_it_has_addresses(tmp_path: Path) -> None:
+    (tmp_path / "prefect_stagegate-1.dist-info").mkdir()
+    (tmp_path / "prefect_stagegate-1.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.4\nName: prefect-stagegate\nVersion: 1\n"
+        "Project-URL: Source, https://forge.example/ours/\nProject-URL: Documentation, https://docs.example/\n"
+    )
+    script = "from prefect_stagegate import StagegateCache as C; print(C._logo_url, C._documentation_url)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-c", script]
+
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+
+    assert result.stdout.split() == [
+        "https://forge.example/ours/raw/HEAD/docs/pictures/logo.png",
+        "https://docs.example/prefect.html",
+    ]

@@ -9,7 +9,7 @@
 /datasets/NAME/versions/HEX/files                      its files
 /datasets/NAME/versions/HEX/decisions/TARGET/HEX       the report of a decision
 /nodes, /metrics, …                                    what plugins add
-/style.css, /copy.js
+/style.css, /copy.js, /logo.svg
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from prefect_stagegate.model import is_name
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.html import content_policy
 from prefect_stagegate.plugins.pages.navigation import Links, slice_of
-from prefect_stagegate.plugins.pages.rendering import added_pages, render, script, style
+from prefect_stagegate.plugins.pages.rendering import added_pages, logo, render, script, style
 from prefect_stagegate.plugins.pages.views.comparison_page import comparison_page
 from prefect_stagegate.plugins.pages.views.dataset_page import dataset_page
 from prefect_stagegate.plugins.pages.views.inbox_page import board_page, inbox_page
@@ -72,6 +72,7 @@ def pages_app(view: CatalogView, links: Links) -> ASGIApp:
         *(Route(page.path, pages.endpoint(partial(pages.added, page))) for page in added_pages()),
         Route("/style.css", partial(_static, style, "text/css")),
         Route("/copy.js", partial(_static, script, "text/javascript")),
+        Route("/logo.svg", partial(_static, logo, "image/svg+xml")),
     ]
     routes.append(Route("/{path:path}", pages.endpoint(pages.nothing)))
     router = Router(routes, redirect_slashes=False)

@@ -49,6 +49,12 @@ def script() -> str:
     return _text("copy.js")
 
 
+@cache
+def logo() -> str:
+    """The project's logo, as SVG."""
+    return _text("logo.svg")
+
+
 def _text(name: str) -> str:
     return files(__package__).joinpath("static", name).read_text(encoding="utf-8")
 

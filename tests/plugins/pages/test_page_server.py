@@ -77,6 +77,13 @@ def test_token_opens_the_pages(scenario: Scenario, sent: str) -> None:
         assert get(url, Authorization=sent).status == 200
 
 
+def test_pages_show_the_logo_from_their_own_server(scenario: Scenario) -> None:
+    with page_server(scenario.node()) as url:
+        assert b'<link rel="icon" href="/logo.svg">' in get(url).body
+        logo = get(f"{url}/logo.svg")
+        assert (logo.status, logo.headers["content-type"]) == (200, "image/svg+xml")
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil", "10.0.0.1", "", "a b"])
 def test_foreign_names_of_this_machine_are_refused(scenario: Scenario, host: str) -> None:
     with page_server(scenario.node(), hosts=["pages.example.org"]) as url:
