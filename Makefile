@@ -103,7 +103,7 @@ NEEDED := cc:gcc catatonit:catatonit chromium:chromium cosign:cosign /usr/sbin/c
 	mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap mount:mount \
 	nginx:nginx-light node:nodejs npm:npm openssl:openssl oras:oras \
 	$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/pg_ctl)),pg_ctl):postgresql \
-	podman:podman prometheus:prometheus prometheus-node-exporter:prometheus-node-exporter promtool:promtool runc:runc shellcheck:shellcheck /usr/sbin/slurmctld:slurmctld /usr/sbin/slurmd:slurmd ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
+	podman:podman prometheus:prometheus prometheus-node-exporter:prometheus-node-exporter promtool:promtool runc:runc shellcheck:shellcheck /usr/sbin/slurmctld:slurmctld /usr/sbin/slurmd:slurmd ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd torchrun:python3-torch /usr/bin/torchrun:python3-pil
 
 missing: ## list the Debian packages that test-all needs and that are not here
 	@for needed in $(NEEDED); do command -v $${needed%%:*} >/dev/null || echo $${needed##*:}; done

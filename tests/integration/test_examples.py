@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import re
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
@@ -24,8 +26,8 @@ from prefect_stagegate import doors
 from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.readmes import EXAMPLES, unlike
 
 
 def load(name: str) -> ModuleType:
@@ -109,3 +111,50 @@ def test_a_source_of_ones_own_is_staged_by_a_spec(tmp_path: Path) -> None:
     finally:
         doors.core_sources().clear()
         doors.core_sources().update(before)
+
+
+@pytest.fixture(scope="module")
+def flights(tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS) -> dict[str, str]:
+    """The settings of who did what the flights' README says; `unlike` has the lines that were printed otherwise."""
+    seaweedfs.bucket("lake")
+    settings = {
+        "AWS_ENDPOINT_URL": seaweedfs.endpoint_url,
+        "AWS_ACCESS_KEY_ID": seaweedfs.key,
+        "AWS_SECRET_ACCESS_KEY": seaweedfs.secret,
+        "STAGEGATE_CATALOG": "s3://lake/catalog",
+    }
+    folder = tmp_path_factory.mktemp("flights")
+    lines = unlike("s3_to_pandas", folder, **settings)
+    # The owner corrects December: no other node could fetch what production names, while the bucket lacks it.
+    subprocess.run([sys.executable, folder / "upload.py"], env={**os.environ, **settings}, check=True)
+    return {**settings, "unlike": "\n".join(lines)}
+
+
+@pytest.mark.timeout(300)
+def test_parquet_on_s3_reaches_a_pandas_job(flights: dict[str, str]) -> None:
+    assert flights["unlike"] == ""
+
+
+@pytest.mark.timeout(300)
+def test_kubernetes_job_counts_what_production_accepted(flights: dict[str, str], tmp_path: Path) -> None:
+    """Its containers run as processes, one after the other, with folders in place of the pod's volumes."""
+    _, config, job = yaml.safe_load_all((EXAMPLES / "kubernetes/job.yaml").read_text())
+    pod = job["spec"]["template"]["spec"]
+    volumes = {mount["mountPath"]: tmp_path / mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    for folder in volumes.values():
+        folder.mkdir()
+    (volumes["/job"] / "job.py").write_text(config["data"]["job.py"])
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    settings = {**os.environ, **flights, "STAGEGATE_CACHE": str(volumes["/cache"]), "PATH": path}
+    for container in (*pod["initContainers"], *pod["containers"]):
+        command = [word.replace("/job/", f"{volumes['/job']}/") for word in container["command"]]
+        done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 0, done.stderr
+    shown = "".join(done.stdout.splitlines(keepends=True)[:3])
+    assert f"```\n{shown}```\n" in (EXAMPLES / "kubernetes/README.md").read_text()
+
+
+def test_readmes_are_short() -> None:
+    readmes = list(EXAMPLES.glob("*/README.md"))
+    assert len(readmes) == 5
+    assert {readme: lines for readme in readmes if (lines := len(readme.read_text().splitlines())) > 40} == {}

@@ -173,18 +173,19 @@ def test_node_cache_fits_the_schemas_and_the_jobs_claim() -> None:
     assert by_kind["PersistentVolumeClaim"]["spec"]["volumeName"] == by_kind["PersistentVolume"]["metadata"]["name"]
 
 
-AGENT = sorted(
+MANIFESTS = sorted(
     {
         *DEPLOYMENTS.glob("kubernetes/base/*.yaml"),
         *DEPLOYMENTS.glob("kubernetes/cluster/*.yaml"),
         DEPLOYMENTS / "kubernetes/components/pages/pages.yaml",
         DEPLOYMENTS / "kubernetes/examples/job.yaml",
+        ROOT / "examples/kubernetes/job.yaml",
     }
 )
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in AGENT if file.name != "kustomization.yaml"], ids=lambda file: file.stem
+    "file", [file for file in MANIFESTS if file.name != "kustomization.yaml"], ids=lambda file: file.stem
 )
 def test_manifests_keep_the_schemas_of_kubernetes(file: Path) -> None:
     for manifest in yaml.safe_load_all(file.read_text()):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "airflow_provider_stagegate/example_dags"
+PROJECT = TESTS.parents[2] / "examples/airflow"
 HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 DAGS = HOME / "dags"
@@ -133,6 +134,7 @@ def airflow_database() -> None:
     DAGS.mkdir()
     for file in (*(TESTS / "dags").glob("*.py"), *EXAMPLES.glob("[!_]*.py")):
         (DAGS / file.name).symlink_to(file)
+    shutil.copytree(PROJECT, DAGS / "airlines")
     initdb()
 
 

@@ -12,7 +12,7 @@ import pytest
 from airflow.models.asset import AssetEvent
 from airflow.utils.session import create_session
 
-from tests.conftest import APPROVER, Delivery, RunDag, stagegate
+from tests.conftest import APPROVER, DAGS, Delivery, RunDag, stagegate
 
 
 def digest_of_last_event() -> str:
@@ -163,3 +163,18 @@ def test_pilot_to_production_by_its_example(delivery: Delivery, run_dag: RunDag)
     finished = run_dag("pilot_to_production", "dag", spec=str(delivery.spec))
     assert finished.states == dict.fromkeys(("stage", "pilot", "approval", "production"), "success")
     assert digest_of_last_event() == finished.result("production")["digest"]
+
+
+@pytest.mark.usefixtures("delivery")
+def test_example_project_reports_what_production_accepted(run_dag: RunDag, capfd: pytest.CaptureFixture[str]) -> None:
+    file = DAGS / "airlines/delivery/airlines.csv"
+    accepted = run_dag("airlines/airlines", "deliver")
+    assert accepted.states == {"stage": "success", "production": "success"}
+    whole = file.read_text()
+    file.write_text("carrier;name\n")
+    try:
+        assert run_dag("airlines/airlines", "deliver").states == {"stage": "success", "production": "failed"}
+    finally:
+        file.write_text(whole)
+    assert "airlines.csv" in capfd.readouterr().out
+    assert run_dag("airlines/airlines", "report").result("count") == len(whole.splitlines()) - 1

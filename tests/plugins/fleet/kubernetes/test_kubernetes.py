@@ -25,6 +25,7 @@ from tests.unit.test_deploy_files import GPU_NODE, rendered
 pytestmark = pytest.mark.kubernetes
 
 MANIFESTS = Path(__file__).parents[4] / "deployments/kubernetes"
+PROJECT = Path(__file__).parents[4] / "examples/kubernetes/job.yaml"
 NAMESPACE, AGENT = "stagegate-production", "stagegate-agent-production"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{AGENT}"
 STAGEGATE = Path(sys.executable).with_name("stagegate")
@@ -119,6 +120,12 @@ def test_the_blob_server_is_a_second_container_of_the_agent(kubernetes: Cluster,
     assert [item["name"] for item in daemonset["spec"]["template"]["spec"]["containers"]] == ["agent", "blobs"]
 
 
+def test_the_server_takes_the_job_of_the_example(kubernetes: Cluster) -> None:
+    kubernetes.kubectl("create", "namespace", "training", code=None)
+    dry = kubernetes.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", PROJECT)
+    assert len(dry.splitlines()) == 3
+
+
 @pytest.mark.parametrize("variables", [{}, GPU_NODE], ids=["defaults", "gpu-node"])
 def test_a_job_of_prefect_s_worker_has_no_unknown_field(kubernetes: Cluster, variables: dict[str, Any]) -> None:
     manifest = rendered(name="run", **variables)
@@ -156,6 +163,7 @@ def test_checkov_finds_nothing_in_what_is_deployed(kubernetes: Cluster, tmp_path
         (tmp_path / f"{overlay}.yaml").write_text(kubernetes.kubectl("kustomize", MANIFESTS / "overlays" / overlay))
     (tmp_path / "job.json").write_text(json.dumps(rendered(**CLEAN_JOB)))
     (tmp_path / "example.yaml").write_text((MANIFESTS / "examples/job.yaml").read_text())
+    (tmp_path / "project.yaml").write_text(PROJECT.read_text())
     command: list[str | Path] = [
         BUILT / "checkov/bin/checkov",
         "--framework",
