@@ -58,10 +58,10 @@ class Gcs(Family):
             yield f"gs://{BUCKET}/{files.name}/", server.storage_options
 
     def copy(self, url: str, options: Options, out: Path) -> None:
-        from prefect_stagegate.transport.objectstore.generations import Generations
+        from prefect_stagegate.plugins.gcs.gcs import gcs_settings, open_gcs
+        from prefect_stagegate.transport.objectstore import parse_bucket_url
 
-        del url
-        listed = Generations(options["endpoint_url"], BUCKET, bearer=str).listing("")
+        listed = open_gcs(parse_bucket_url(url), gcs_settings(options)).listing("")
         versions = {one.key: one.version for one in listed}
         copy_objects(self._store(options), out, versions, versions)
 

@@ -30,7 +30,10 @@ class TestS3(SourceContract):
     @pytest.fixture
     def place(self, seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> Place:
         return _s3_place(
-            seaweedfs, f"contract-{abs(hash(request.node.nodeid)) % 10**9}", {}, library=("obstore.list", WIRE)
+            seaweedfs,
+            f"contract-{abs(hash(request.node.nodeid)) % 10**9}",
+            {},
+            library=("xml.etree.ElementTree.fromstring", WIRE),
         )
 
 

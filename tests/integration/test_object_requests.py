@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.errors import AccessDenied, ObjectChanged, ObjectVanished
+from prefect_stagegate.errors import AccessDenied, ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.testing.servers import STRANGER, SeaweedFS
 from prefect_stagegate.transport.objectstore import ObjectStore, S3Settings, open_s3, parse_bucket_url
 from tests.support.object_requests import DATA, KEYS, answer, assert_reads, error
@@ -60,5 +60,16 @@ class TestS3:
         assert store.get_request("a b") == (f"{seaweedfs.endpoint_url}/{bucket}/a%20b", {})
         assert type(error(store, KEYS[0])) is AccessDenied
 
-    def test_a_key_that_no_bytes_stand_for_is_left_to_obstore(self, seaweedfs: SeaweedFS, bucket: str) -> None:
-        assert s3_store(seaweedfs, bucket).get_request("\ud800") is None
+    def test_key_that_no_bytes_stand_for_is_typed(self, seaweedfs: SeaweedFS, bucket: str) -> None:
+        with pytest.raises(SourceError, match="can't be written as bytes"):
+            s3_store(seaweedfs, bucket).get_request("\ud800")
+
+    def test_pages_and_odd_keys_are_listed(self, seaweedfs: SeaweedFS, botocore_client: Any) -> None:
+        botocore_client.create_bucket(Bucket="pages")
+        keys = {*KEYS, *(f"many/{number:04}" for number in range(1100))}
+        for key in keys:
+            botocore_client.put_object(Bucket="pages", Key=key, Body=b"x")
+        store = s3_store(seaweedfs, "pages")
+        assert {listed.key for listed in store.listing("")} == keys
+        assert len(list(store.listing("many/", "many/0999"))) == 100
+        assert store.folders("") == sorted({key.partition("/")[0] for key in keys if "/" in key})

@@ -1,4 +1,4 @@
-"""Listings without end, of WebDAV, the hub, Google and a web server: pages are bounded, and a signal ends the wait."""
+"""Listings without end, of all kinds of web servers: pages are bounded, and a signal ends the wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.web import web_server as webserver
 from prefect_stagegate.transport.http import MAX_PAGE
 from prefect_stagegate.transport.http.request_policy import MAX_DOCUMENT
-from prefect_stagegate.transport.objectstore import generations
+from prefect_stagegate.transport.objectstore import store
 from tests.support.rawserver import RawServer, raw_server, response
 
 SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -31,6 +31,7 @@ SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "web": ("{}/data/", {}),
     "hub": ("hf://datasets/me/things/", {"endpoint": "{}"}),
     "google": ("gs://lake/data/", {"endpoint_url": "{}", "anon": True}),
+    "s3": ("s3://lake/data/", {"endpoint_url": "{}", "anon": True}),
 }
 REVISION = {"sha": "0" * 40, "id": "me/things"}
 
@@ -64,6 +65,7 @@ BEGINS = {
     "web": b"<html>",
     "hub": b"[",
     "google": b'{"items": [',
+    "s3": b"<ListBucketResult>",
 }
 
 
@@ -80,7 +82,7 @@ def in_buffers() -> int:
 
 def test_page_is_bounded(family: str) -> None:
     # JSON is parsed whole, and takes many times its size in memory.
-    most = MAX_DOCUMENT if family in ("hub", "google") else MAX_PAGE
+    most = MAX_DOCUMENT if family in ("hub", "google", "s3") else MAX_PAGE
     sent = [0]
 
     def flood(_head: bytes, connection: socket.socket) -> None:
@@ -119,7 +121,7 @@ def drip(family: str) -> Callable[[bytes, socket.socket], bytes | None]:
 
 def test_page_that_drips_ends_in_its_time(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webserver, "PAGE_SECONDS", 0.5)
-    monkeypatch.setattr(generations, "PAGE_SECONDS", 0.5)
+    monkeypatch.setattr(store, "PAGE_SECONDS", 0.5)
     with raw_server(listing(drip(family))) as server, closing(open_source(*source_of(family, server))) as source:
         begun = time.monotonic()
         with pytest.raises(SourceError):

@@ -52,7 +52,9 @@ def test_the_tree_keeps_its_contracts(tree: Path) -> None:
             "prefect_stagegate/cache/planted.py", "prefect_stagegate.sources", id="a cache that knows sources"
         ),
         pytest.param("prefect_stagegate/jobs/planted.py", "prefect", id="a job that knows Prefect"),
-        pytest.param("prefect_stagegate/transport/transfer/planted.py", "obstore", id="a transfer that knows obstore"),
+        pytest.param(
+            "prefect_stagegate/transport/transfer/planted.py", "botocore", id="a transfer that knows botocore"
+        ),
         pytest.param("prefect_stagegate/gate/planted.py", "great_expectations", id="a check that knows GX"),
         pytest.param("prefect_stagegate/sources/planted.py", "pycurl", id="a source that knows libcurl"),
         pytest.param("prefect_stagegate/spec/planted.py", "httpx", id="a spec that knows another HTTP client"),

@@ -26,7 +26,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LINKED = ("deployments", "flows", "tasks", "validations")
 # In two halves, so that this file doesn't hold what it looks for.
 REGISTRIES = [first + "." + last for first, last in [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org")]]
-HEAVY = ("prefect", "great_expectations", "duckdb", "pyarrow", "pandas", "obstore", "pydantic")
+HEAVY = ("prefect", "great_expectations", "duckdb", "pyarrow", "pandas", "pydantic")
 
 
 def package_files(package: Path) -> Iterator[str]:

@@ -106,7 +106,7 @@ def test_path_loads_nothing_heavy(tmp_path: Path, address: str) -> None:
         "import sys; from prefect_stagegate.cli import main\n"
         "try: main(['path', sys.argv[2], '--cache', sys.argv[1]])\n"
         "except SystemExit: pass\n"
-        "heavy = {'prefect', 'great_expectations', 'duckdb', 'pyarrow', 'pydantic', 'obstore', 'fsspec', 'yaml'}\n"
+        "heavy = {'prefect', 'great_expectations', 'duckdb', 'pyarrow', 'pydantic', 'pycurl', 'fsspec', 'yaml'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     words = [sys.executable, "-c", script, str(tmp_path / "cache"), address]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
-from urllib.parse import quote
-
-from obstore.store import AzureStore
+from urllib.parse import quote, unquote, urlencode
 
 from prefect_stagegate.errors import AccessDenied, UsageError
 from prefect_stagegate.model import CredentialLife
@@ -20,22 +17,25 @@ from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Options, Terms
 from prefect_stagegate.transport.expiry import ends_at
 from prefect_stagegate.transport.http import Allowed
+from prefect_stagegate.transport.http.messages import http_time
+from prefect_stagegate.transport.objectstore import ListedObject, ObjectStore
 from prefect_stagegate.transport.objectstore.client_settings import (
     IDLE_SECONDS,
     canonical_url,
-    client_options,
     http_client,
-    no_redirects,
-    open_twice,
     usable_endpoint,
 )
 from prefect_stagegate.transport.objectstore.keeper import Credential, CredentialKeeper
-from prefect_stagegate.transport.objectstore.listed import ListedObject, listing_after
-from prefect_stagegate.transport.objectstore.object_requests import UrlAndHeaders, bearer_header, quote_key
-from prefect_stagegate.transport.objectstore.store import BucketPath, ObjectStore, StoreAccess
+from prefect_stagegate.transport.objectstore.object_requests import (
+    Page,
+    UrlAndHeaders,
+    bearer_header,
+    parse_xml,
+    quote_key,
+)
+from prefect_stagegate.transport.objectstore.store import BucketPath
 
 SCOPE = "https://storage.azure.com/.default"
-Provider = Callable[[], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +51,45 @@ class AzureAccess:
 class AzureRequests:
     """Requests in the protocol of Azure Blob Storage."""
 
+    tells_versions: ClassVar[bool] = False
+
     container_url: str
     keeper: CredentialKeeper[AzureAccess]
 
-    def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
-        """None for a version: this package's listings of Azure have none."""
+    def request(self, key: str, _version: str, _method: str, _body: bytes | None = None, /) -> UrlAndHeaders | None:
+        """Always for the current version: listings name none."""
+        return self._request(f"/{quote_key(key)}", "")
+
+    def page_request(self, prefix: str, _after: str, _delimiter: str, token: str, /) -> UrlAndHeaders | None:
+        """Five thousand blobs (https://learn.microsoft.com/rest/api/storageservices/list-blobs)."""
+        query = {"restype": "container", "comp": "list", "prefix": prefix, "marker": token}
+        return self._request("", urlencode({name: value for name, value in query.items() if value}))
+
+    def _request(self, path: str, query: str) -> UrlAndHeaders | None:
         access = self.keeper.current()
-        if access is None or version:
+        if access is None:
             return None
-        query = f"?{access.query}" if access.query else ""
-        return f"{self.container_url}/{quote_key(key)}{query}", {"x-ms-version": AZURE_VERSION, **access.headers}
+        query = "&".join(filter(None, (query, access.query)))
+        url = f"{self.container_url}{path}?{query}" if query else self.container_url + path
+        return url, {"x-ms-version": AZURE_VERSION, **access.headers}
 
-
-@dataclass(frozen=True, slots=True)
-class AzureIdentity:
-    """The credential, in the form that each of the two clients takes."""
-
-    life: CredentialLife
-    config: dict[str, Any]
-    """For obstore."""
-    credential: Any = None
-    """For Azure's own client: a key, a signature, a credential of azure-identity; None: anonymous, or not known."""
-    provider: Provider | None = None
-    """For obstore, where the token comes from azure-identity."""
+    def page(self, body: bytes | bytearray, /) -> Page:
+        """Without the folders of accounts that have real ones."""
+        root, _ = parse_xml(body, "EnumerationResults")
+        blobs = []
+        for blob in root.iterfind("Blobs/Blob"):
+            name, properties = blob.find("Name"), blob.find("Properties")
+            if name is None or properties is None:
+                raise ValueError("a blob without its name or properties")
+            fields = {entry.tag: entry.text or "" for entry in properties}
+            if fields.get("ResourceType") != "directory":
+                key, modified = name.text or "", http_time(fields["Last-Modified"])
+                if name.get("Encoded") == "true":  # it holds what XML can't
+                    key = unquote(key)
+                blobs.append(
+                    ListedObject(key, int(fields["Content-Length"]), fields["Etag"].strip('"'), modified or 0.0)
+                )
+        return Page(blobs, root.findtext("NextMarker") or "")
 
 
 def parse_container_url(url: str) -> tuple[BucketPath, str]:
@@ -111,136 +127,63 @@ def open_azure(
     """
     url = f"az://{path.bucket}/"
     endpoint = usable_endpoint(settings.endpoint)
-    identity = _identify(settings, url)
-    client = client_options(endpoint, settings.ca_file, idle)
-    # Where obstore alone finds the credential, it asks an identity service for it.
-    if not settings.client_secret and (settings.has_credential or identity.provider):
-        client |= no_redirects(endpoint)
-    config = {"account_name": settings.account, "endpoint": endpoint, "skip_signature": False, **identity.config}
-
-    # First: obstore refuses a key that is not Base64, and `_access` signs with it.
-    try:
-        stores = open_twice(
-            AzureStore, path.bucket, config=config, client_options=client, credential_provider=identity.provider
-        )
-    except Exception as error:
-        # obstore's message may hold the key itself, so it is not shown.
-        raise UsageError(f"The credentials for {url} are not well formed", hint="Keys are Base64.") from error
-    lister = AzureLister(f"{endpoint}/{path.bucket}", identity.credential, settings.ca_file, idle)
-    access = _access(settings, identity, path.bucket)
-    container_url = f"{canonical_url(endpoint)}/{quote(path.bucket, safe='$')}"
-    requests = AzureRequests(container_url, access) if access else None
-    store_access = StoreAccess(identity.life, client=http_client(settings.ca_file, idle, allowed), requests=requests)
-    return ObjectStore(*stores, url, endpoint, lister, store_access)
+    life, keeper = _identify(settings, path.bucket, url)
+    requests = AzureRequests(f"{canonical_url(endpoint)}/{quote(path.bucket, safe='$')}", keeper)
+    return ObjectStore(url, endpoint, requests, http_client(settings.ca_file, idle, allowed), life)
 
 
-def _access(settings: AzureSettings, identity: AzureIdentity, container: str) -> CredentialKeeper[AzureAccess] | None:
-    """The credential for requests without obstore; None where obstore alone finds one. Requests no token yet."""
-    provider = identity.provider
+def _identify(
+    settings: AzureSettings, container: str, url: str
+) -> tuple[CredentialLife, CredentialKeeper[AzureAccess]]:
+    """The credential of the settings: key, signature, anonymous, application, else Azure's default credential."""
     if settings.key:
 
         def sign() -> Credential[AzureAccess]:
             sas, ends = container_sas(settings.account, settings.key, container)
             return Credential(AzureAccess(sas), ends)
 
-        return CredentialKeeper(sign, sign())
-    if settings.sas or settings.anonymous:
-        fixed = Credential(AzureAccess(sas_query(settings.sas.lstrip("?"))))
-        return CredentialKeeper(lambda: fixed, fixed)
-    if provider:
-
-        def provide() -> Credential[AzureAccess]:
-            credential = provider()
-            return Credential(AzureAccess(headers=bearer_header(credential["token"])), credential["expires_at"])
-
-        return CredentialKeeper(provide)
-    return None
-
-
-def _identify(settings: AzureSettings, url: str) -> AzureIdentity:
-    """The credential of the settings: key, signature, anonymous, application, else Azure's default credential."""
-    if settings.key:
-        life = CredentialLife("static", f"the key of the account {settings.account}")
-        return AzureIdentity(life, {"account_key": settings.key, "credential_type": "access_key"}, settings.key)
+        try:
+            keeper = CredentialKeeper(sign, sign())
+        except ValueError as error:
+            raise UsageError(f"The credentials for {url} are not well formed", hint="Keys are Base64.") from error
+        return CredentialLife("static", f"the key of the account {settings.account}"), keeper
     if settings.sas:
         sas = settings.sas.lstrip("?")
         ends = ends_at(sas)
         life = CredentialLife("temporary" if ends else "unknown", "a shared access signature", ends)
-        return AzureIdentity(life, {"sas_key": sas, "credential_type": "sas_token"}, sas)
+        return life, CredentialKeeper.fixed(AzureAccess(sas_query(sas)))
     if settings.anonymous:
-        return AzureIdentity(CredentialLife("none", "anonymous reading"), {"skip_signature": True})
+        return CredentialLife("none", "anonymous reading"), CredentialKeeper.fixed(AzureAccess())
+    from azure.core.exceptions import AzureError
+    from azure.identity import ClientSecretCredential, DefaultAzureCredential
+
     if settings.client_secret:
         life = CredentialLife("renewed", f"the application {settings.client_id}")
-        application = {name: getattr(settings, name) for name in ("client_id", "client_secret", "tenant_id")}
-        return AzureIdentity(life, {**application, "credential_type": "client_secret"})
-    return _by_default(settings, url)
-
-
-def _by_default(settings: AzureSettings, url: str) -> AzureIdentity:
-    """DefaultAzureCredential where the extra `azure` is installed, else obstore's own: workload or machine identity."""
-    life = CredentialLife("renewed", "Azure's default credential")
-    try:
-        from azure.core.exceptions import AzureError
-        from azure.identity import DefaultAzureCredential
-    except ImportError:
-        return AzureIdentity(life, {"client_id": settings.client_id} if settings.client_id else {})
+        credential: Any = ClientSecretCredential(settings.tenant_id, settings.client_id, settings.client_secret)
+        return life, _by_identity(credential)
     client_id = settings.client_id or os.environ.get("AZURE_CLIENT_ID")
-    credential = DefaultAzureCredential(managed_identity_client_id=client_id)
-
-    def provide() -> dict[str, Any]:
-        access_token = credential.get_token(SCOPE)
-        remember(access_token.token)
-        return {"token": access_token.token, "expires_at": datetime.fromtimestamp(access_token.expires_on, UTC)}
-
+    keeper = _by_identity(DefaultAzureCredential(managed_identity_client_id=client_id))
     # Now, while the error can still name the container; later it would come out of a read.
-    try:
-        provide()
-    except AzureError as error:
+    keeper.prepare()
+    if isinstance(keeper.failure, AzureError):
         raise AccessDenied(
             f"There are no credentials for {url}",
             hint="Set `account_key`, `sas_token`, AZURE_STORAGE_CONNECTION_STRING, log in by `az login`, or say "
             "`anon: true` if the container is public.",
-        ) from error
-    return AzureIdentity(life, {}, credential, provide)
+        ) from keeper.failure
+    return CredentialLife("renewed", "Azure's default credential"), keeper
 
 
-@dataclass(frozen=True, slots=True)
-class AzureLister:
-    """Lists a container whose names obstore refuses, by Azure's own client, which comes with the extra `azure`."""
+def _by_identity(credential: Any) -> CredentialKeeper[AzureAccess]:
+    """A keeper of the tokens that a credential of azure-identity gives."""
 
-    url: str
-    credential: Any
-    ca_file: str
-    idle: float
+    def provide() -> Credential[AzureAccess]:
+        access_token = credential.get_token(SCOPE)
+        remember(access_token.token)
+        access = AzureAccess(headers=bearer_header(access_token.token))
+        return Credential(access, datetime.fromtimestamp(access_token.expires_on, UTC))
 
-    tells_versions: ClassVar[bool] = False
-
-    def listing(self, prefix: str, after: str = "") -> Iterator[ListedObject]:
-        """Every blob below `prefix` that comes after `after`. Azure lists from the beginning only.
-
-        Raises:
-            OSError: The container can't be listed, or the client is not installed.
-        """
-        return listing_after(after, self._all(prefix))
-
-    def _all(self, prefix: str) -> Iterator[ListedObject]:
-        try:
-            from azure.core.exceptions import AzureError
-            from azure.storage.blob import ContainerClient
-        except ImportError as error:
-            raise OSError('only Azure\'s own client lists its keys: pip install "prefect-stagegate[azure]"') from error
-        client = ContainerClient.from_container_url(
-            self.url, self.credential, read_timeout=self.idle, connection_verify=self.ca_file or True
-        )
-        try:
-            with client:
-                for blob in client.list_blobs(name_starts_with=prefix or None):
-                    # Accounts with real folders list them as blobs with this mark.
-                    if (blob.metadata or {}).get("hdi_isfolder") != "true":
-                        etag = (blob.etag or "").strip('"')
-                        yield ListedObject(blob.name, blob.size, etag, blob.last_modified.timestamp())
-        except AzureError as error:
-            raise OSError(str(error)) from error
+    return CredentialKeeper(provide)
 
 
 def open_azure_source(url: str, options: Options, terms: Terms) -> BucketSource:

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 SAS_SECONDS = 3600
 """How long a signature that we made is valid."""
 AZURE_VERSION = "2023-11-03"
-"""Version of Azure's protocol, which fixes the signed fields; obstore uses the same."""
+"""Version of Azure's protocol, which fixes the signed fields."""
 
 
 def sas_query(sas: str) -> str:
@@ -25,7 +25,7 @@ def sas_query(sas: str) -> str:
 
 
 def container_sas(account: str, key: str, container: str) -> tuple[str, datetime]:
-    """A signature that allows to read a container's blobs, made with the account's key, and its end. Sends no request.
+    """A signature that allows to list and read a container, made with the account's key, and its end. Sends no request.
 
     The start time is left open, so that a server whose clock is late accepts it
     (https://learn.microsoft.com/rest/api/storageservices/create-service-sas).
@@ -36,7 +36,7 @@ def container_sas(account: str, key: str, container: str) -> tuple[str, datetime
     ends = datetime.fromtimestamp(int(time.time()) + SAS_SECONDS, UTC)
     expiry, resource = ends.strftime("%Y-%m-%dT%H:%M:%SZ"), f"/blob/{account}/{container}"
     # Empty: start time; identifier, addresses and protocol; snapshot, encryption scope and five response headers.
-    fields = ("r", "", expiry, resource, "", "", "", AZURE_VERSION, "c", *[""] * 7)
-    signature = hmac.digest(base64.b64decode(key), "\n".join(fields).encode(), "sha256")
-    sas = {"sv": AZURE_VERSION, "sr": "c", "sp": "r", "se": expiry, "sig": base64.b64encode(signature).decode()}
+    fields = ("rl", "", expiry, resource, "", "", "", AZURE_VERSION, "c", *[""] * 7)
+    signature = hmac.digest(base64.b64decode(key, validate=True), "\n".join(fields).encode(), "sha256")
+    sas = {"sv": AZURE_VERSION, "sr": "c", "sp": "rl", "se": expiry, "sig": base64.b64encode(signature).decode()}
     return "&".join(f"{name}={quote(value, safe='')}" for name, value in sas.items()), ends

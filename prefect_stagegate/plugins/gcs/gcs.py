@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
-
-from obstore.store import GCSStore
+from datetime import datetime
+from typing import Any, ClassVar
+from urllib.parse import quote, urlencode
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.gcs import GCS
-from prefect_stagegate.plugins.gcs.google import GoogleIdentity, identify
+from prefect_stagegate.plugins.gcs.google import identify
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Options, Terms
 from prefect_stagegate.transport.http import Allowed
-from prefect_stagegate.transport.objectstore import parse_bucket_url
+from prefect_stagegate.transport.objectstore import ListedObject, ObjectStore, parse_bucket_url
 from prefect_stagegate.transport.objectstore.client_settings import (
     IDLE_SECONDS,
     canonical_url,
-    client_options,
     http_client,
-    no_redirects,
-    open_twice,
     usable_endpoint,
 )
-from prefect_stagegate.transport.objectstore.generations import Generations
-from prefect_stagegate.transport.objectstore.keeper import Credential, CredentialKeeper
-from prefect_stagegate.transport.objectstore.object_requests import UrlAndHeaders, bearer_header, quote_key
-from prefect_stagegate.transport.objectstore.store import BucketPath, ObjectStore, StoreAccess
+from prefect_stagegate.transport.objectstore.keeper import CredentialKeeper
+from prefect_stagegate.transport.objectstore.object_requests import Page, UrlAndHeaders, bearer_header, quote_key
+from prefect_stagegate.transport.objectstore.store import BucketPath
 from prefect_stagegate.transport.objectstore.translating import OptionTable, Translation, switch, text, verify
 
 GOOGLE = "https://storage.googleapis.com"
@@ -59,29 +56,71 @@ TRANSLATIONS: dict[str, Translation] = {
 }
 """Each option's name, and the settings that a value of it gives."""
 
+FIELDS = "nextPageToken,items(name,size,updated,etag,generation,crc32c,md5Hash)"
+"""What a page of a listing holds."""
+
 _TABLE: OptionTable[GcsSettings] = OptionTable(GCS, TRANSLATIONS, whole=("token",))
 
 
 @dataclass(frozen=True, slots=True)
 class GoogleRequests:
-    """Requests in the protocol of Google's XML API."""
+    """Requests for objects in the protocol of Google's XML API, for listings in that of the JSON API.
 
-    bucket_url: str
-    keeper: CredentialKeeper[dict[str, str]]
+    The JSON API names generations and checksums, and any key
+    (https://cloud.google.com/storage/docs/json_api/v1/objects/list).
+    """
+
+    tells_versions: ClassVar[bool] = True
+
+    endpoint: str
+    bucket: str
+    """Percent-encoded."""
+    keeper: CredentialKeeper[str]
+    """Holds access tokens; empty: anonymous."""
     payer: str = ""
     """The project that pays, where the requester does."""
 
-    def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
+    def request(self, key: str, version: str, _method: str, _body: bytes | None = None, /) -> UrlAndHeaders | None:
         """The version is the object's generation. The key's slashes are encoded, so no client normalizes the path."""
-        authorization = self.keeper.current()
-        if authorization is None:
+        token = self.keeper.current()
+        if token is None:
             return None
         query = f"?generation={quote(version, safe='')}" if version else ""
         # Without it Google unpacks objects stored as gzip, and size and checksums differ from the listing's.
-        headers = {"Accept-Encoding": "gzip", **authorization}
+        headers = {"Accept-Encoding": "gzip", **bearer_header(token)}
         if self.payer:
             headers["x-goog-user-project"] = self.payer
-        return f"{self.bucket_url}/{quote_key(key, safe='')}{query}", headers
+        return f"{self.endpoint}/{self.bucket}/{quote_key(key, safe='')}{query}", headers
+
+    def page_request(self, prefix: str, _after: str, _delimiter: str, token: str, /) -> UrlAndHeaders | None:
+        """A thousand objects."""
+        access = self.keeper.current()
+        query = {
+            "prefix": prefix,
+            "maxResults": "1000",
+            "fields": FIELDS,
+            "userProject": self.payer,
+            "pageToken": token,
+        }
+        given = urlencode({name: value for name, value in query.items() if value})
+        url = f"{self.endpoint}/storage/v1/b/{self.bucket}/o?{given}"
+        return None if access is None else (url, bearer_header(access))
+
+    def page(self, body: bytes | bytearray, /) -> Page:
+        """Each object has a CRC32C; composite ones lack an MD5."""
+        page = json.loads(body)
+        return Page([_listed(item) for item in page.get("items", ())], str(page.get("nextPageToken") or ""))
+
+
+def _listed(item: dict[str, Any]) -> ListedObject:
+    modified = datetime.fromisoformat(item["updated"]).timestamp()
+    return ListedObject(item["name"], int(item["size"]), "", modified, item["generation"], tuple(_checksums(item)))
+
+
+def _checksums(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, field in (("crc32c", "crc32c"), ("md5", "md5Hash")):
+        if value := item.get(field):
+            yield name, base64.b64decode(value).hex()
 
 
 def gcs_settings(options: Mapping[str, Any]) -> GcsSettings:
@@ -108,42 +147,9 @@ def open_gcs(
     url = f"gs://{path.bucket}/"
     # The emulator's variable is mostly a host and port without TLS.
     endpoint = usable_endpoint(settings.endpoint or os.environ.get(EMULATOR, ""), tls=False) or GOOGLE
-    identity = identify(settings.token, url=url)
-    payer = _payer(settings)
-    headers = {"x-goog-user-project": payer} if payer else {}
-    client = {**client_options(endpoint, settings.ca_file, idle), "default_headers": headers}
-    if identity.bearer and endpoint != GOOGLE:  # else obstore itself asks Google for a token
-        client |= no_redirects(endpoint)
-
-    config = {"base_url": endpoint, "skip_signature": False, **identity.config}
-    stores = open_twice(
-        GCSStore, path.bucket, config=config, client_options=client, credential_provider=identity.provider
-    )
-    bearer = identity.bearer
-    our_client = http_client(settings.ca_file, idle, allowed)
-    # Only with a token of our own: obstore gives none away.
-    lister = Generations(endpoint, path.bucket, bearer, payer, our_client) if bearer else None
-    authorization = _authorization(identity)
-    bucket_url = f"{canonical_url(endpoint)}/{quote(path.bucket, safe='')}"
-    requests = GoogleRequests(bucket_url, authorization, payer) if authorization else None
-    store_access = StoreAccess(identity.life, client=our_client, requests=requests)
-    return ObjectStore(*stores, url, endpoint, lister, store_access)
-
-
-def _authorization(identity: GoogleIdentity) -> CredentialKeeper[dict[str, str]] | None:
-    """The Authorization header of our requests; None where obstore alone has the credentials. Requests no token yet."""
-    provider, bearer = identity.provider, identity.bearer
-    if provider:
-
-        def provide() -> Credential[dict[str, str]]:
-            credential = provider()
-            return Credential(bearer_header(credential["token"]), credential["expires_at"])
-
-        return CredentialKeeper(provide)
-    if bearer:  # a fixed token, or none: anonymous
-        fixed = Credential(bearer_header(bearer()))
-        return CredentialKeeper(lambda: fixed, fixed)
-    return None
+    life, keeper = identify(settings.token, url=url)
+    requests = GoogleRequests(canonical_url(endpoint), quote(path.bucket, safe=""), keeper, _payer(settings))
+    return ObjectStore(url, endpoint, requests, http_client(settings.ca_file, idle, allowed), life)
 
 
 def _payer(settings: GcsSettings) -> str:

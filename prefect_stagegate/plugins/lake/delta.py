@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from prefect_stagegate.errors import SourceError, StagegateError, UsageError
+from prefect_stagegate.errors import ObjectVanished, SourceError, StagegateError, UsageError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.plugins.lake.locations import is_below
+from prefect_stagegate.plugins.lake.log_relay import LogRelay
 from prefect_stagegate.plugins.lake.rewriting import Task, plan_rewrite, rewrite
 from prefect_stagegate.plugins.lake.table_format import TableSource
 from prefect_stagegate.sources.adapter import Source, Wanted, everything
@@ -25,7 +26,7 @@ from prefect_stagegate.sources.buckets.s3_source import S3Source
 from prefect_stagegate.sources.local.local_source import FileSource, local_path
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
-from prefect_stagegate.transport.objectstore import explain, object_store_options, translate
+from prefect_stagegate.transport.objectstore import translate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +78,7 @@ class DeltaSource(TableSource):
         self._files: Source = FileSource(table, terms=terms) if local else S3Source(table, settings, terms)
         super().__init__(url, self._files.identity, terms)
         self._place = str(local_path(table)) if local else table
-        self._options = {} if local else object_store_options(table, settings, idle=terms.idle)
+        self._relay: LogRelay | None = None
         self._library, self.endpoint = deltalake, getattr(self._files, "endpoint", "")
         self._lock = threading.Lock()
 
@@ -89,6 +90,8 @@ class DeltaSource(TableSource):
         """Close the store, and free the re-written files."""
         super().close()
         self._files.close()
+        if self._relay:
+            self._relay.close()
 
     def _data_files(self, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
         """The wanted data files of the version. deltalake holds their list in memory."""
@@ -128,8 +131,11 @@ class DeltaSource(TableSource):
         """The table in a version or at a time; in its newest version where `at` is empty."""
         # A new object for each state: `load_as_version` changes the table in place.
         with self._lock:
+            if isinstance(self._files, S3Source) and self._relay is None:
+                self._relay = LogRelay(self._files)
             try:
-                table = self._library.DeltaTable(self._place, storage_options=self._options)
+                options = self._relay.options if self._relay else {}
+                table = self._library.DeltaTable(self._place, storage_options=options)
                 if at:
                     table.load_as_version(int(at) if at.isdigit() else _time(at) or at)
             except Exception as error:
@@ -142,10 +148,14 @@ class DeltaSource(TableSource):
     def _require_begun(self, table: Any) -> None:
         """Refuse a time before the table's first version: deltalake would return that version."""
         wanted = _time(self._at)
-        # Of the version that was loaded: it is younger than the wanted time only where none was older.
-        stamp = next((commit.get("timestamp") for commit in table.history(1)), None)
-        if wanted and stamp and wanted.timestamp() * 1000 < stamp:
-            began = datetime.fromtimestamp(stamp / 1000, UTC).isoformat(timespec="seconds")
+        # Of the version that was loaded: it is younger than the wanted time only where none was older. Not by
+        # `table.history`, which keeps the interpreter's lock while it waits for the relay.
+        try:
+            commit = self._files.find(f"_delta_log/{table.version():020}.json")
+        except ObjectVanished:
+            return  # the log was cleaned since
+        if wanted and commit.modified is not None and wanted.timestamp() < commit.modified:
+            began = datetime.fromtimestamp(commit.modified, UTC).isoformat(timespec="seconds")
             raise SourceError(
                 f"The table has no version as old as {self._at}",
                 hint=f"Its oldest version is of {began}.",
@@ -191,7 +201,9 @@ class DeltaSource(TableSource):
         return vectors
 
     def _explained(self, error: Exception) -> StagegateError:
-        """The typed error for deltalake's exception: by its class, else by the store's response in its text."""
+        """The typed error for deltalake's exception: that of the request which failed, else by its class and text."""
+        if self._relay and self._relay.failure:
+            return self._relay.failure
         # deltalake colours its chain of causes for a terminal.
         text = _STEP.sub(" ", str(error)).strip()
         kind = type(error).__name__
@@ -201,11 +213,7 @@ class DeltaSource(TableSource):
         if "LogSegment end version" in text or "Invalid table version" in text:
             hint = "The log may have been cleaned since, or the version is not written yet."
             return SourceError(f"The table has no version {self._at}", hint=hint, source=self.url)
-        explained = explain(error, source=self.url, endpoint=self.identity.partition(" ")[0])
-        # `explain` knows nothing of it, so the log is at fault, and not the store.
-        if type(explained) is SourceError and kind != "OSError":
-            return SourceError(f"The table's log can't be read: {text}", source=self.url)
-        return explained
+        return SourceError(f"The table's log can't be read: {text}", source=self.url)
 
 
 def _bytes(vector: pa.BooleanArray) -> bytearray:

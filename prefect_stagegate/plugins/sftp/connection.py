@@ -20,7 +20,7 @@ from asyncssh.public_key import get_default_public_key_algs
 from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.sources.adapter import public_url
 from prefect_stagegate.transport.http import Allowed, require_allowed
-from prefect_stagegate.transport.objectstore import refused
+from prefect_stagegate.transport.http.response_check import connection_refused
 
 Connection = asyncssh.SSHClientConnection
 
@@ -207,7 +207,7 @@ def explained(
         return SourceError(f"No common SSH algorithm or protocol with {login.address}: {error}", **subject)
     if isinstance(error, ConnectionRefusedError):
         port = options.port if options else login.port or PORT
-        return refused(f"{login.host}:{port}", source=login.url, key=key)
+        return connection_refused(f"{login.host}:{port}", source=login.url, key=key)
     text = str(error) or ("no response in time" if isinstance(error, TimeoutError) else type(error).__name__)
     return SourceUnavailable(f"The server {login.address} failed: {text}", **subject)
 

@@ -19,8 +19,9 @@ from prefect_stagegate.sources.adapter import Wanted, everything
 from prefect_stagegate.sources.selection.globs import enters
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
-from prefect_stagegate.sources.web.web_server import http_time, web_pin
+from prefect_stagegate.sources.web.web_server import web_pin
 from prefect_stagegate.sources.web.website import WebSource
+from prefect_stagegate.transport.http.messages import http_time
 
 _PROPFIND = (
     b'<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/><D:getcontentlength/>'

@@ -1,4 +1,4 @@
-"""Buckets and containers of object stores, read through obstore: the part that S3, Google and Azure share."""
+"""Buckets and containers of object stores: the part that S3, Google and Azure share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from functools import cached_property, partial
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.model.manifest import path_problem
-from prefect_stagegate.sources.adapter import Wanted, everything, require_unchanged
+from prefect_stagegate.sources.adapter import Wanted, everything
 from prefect_stagegate.sources.http_source import HttpReads
 from prefect_stagegate.transport.http import Request, Response
 from prefect_stagegate.transport.objectstore import ListedObject, ObjectStore
@@ -30,10 +29,6 @@ class BucketSource(HttpReads):
         self.endpoint = store.endpoint
         self.identity = f"{store.endpoint} {url}"
 
-    def close(self) -> None:
-        """Let the connections go."""
-        self._store.close()
-
     def credential_life(self) -> CredentialLife:
         """What the options, the environment or the block say of the credentials."""
         return self._store.life
@@ -54,7 +49,7 @@ class BucketSource(HttpReads):
         return self._object(entry)
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
-        """One GET with a range, of the pinned version or with If-Match; None where only obstore can read."""
+        """One GET with a range, of the pinned version or with If-Match; None while there is no credential."""
         version, etag = self._pinned(listed)
         signed = self._store.get_request(self._folder + listed.key, version=version)
         if signed is None:
@@ -70,24 +65,10 @@ class BucketSource(HttpReads):
         )
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """The same, and wait for it. With an empty buffer, where obstore reads, only compare the pin."""
+        """The same, and wait for it."""
         # Here, where the thread may wait for an identity service: `request` must not.
         self._store.prepare()
-        if self.request(listed, start, start + len(buffer)):
-            super().read_into(listed, start, buffer)
-        elif not buffer:
-            # obstore can't read an empty range.
-            require_unchanged(self, listed)
-        else:
-            version, etag = self._pinned(listed)
-            end = start + len(buffer)
-            try:
-                self._store.read_into(
-                    self._folder + listed.key, start, end, buffer, size=listed.size, etag=etag, version=version
-                )
-            except SourceError as error:
-                error.object = listed.key
-                raise
+        super().read_into(listed, start, buffer)
 
     def refusal(self, response: Response, key: str) -> SourceError:
         """The error for a response of 300 or above."""
@@ -131,11 +112,9 @@ class BucketSource(HttpReads):
     def _list(self, wanted: Wanted) -> Iterator[SourceObject]:
         # Object stores have no folders: an empty listing is the only sign of a wrong address.
         empty = True
-        self._store.prepare()
         for listed in self._store.listing(self._folder):
             empty = False
-            # The marker is looked for last, because that may cost a request.
-            if wanted(listed.key.removeprefix(self._folder)) and not self._is_folder_marker(listed):
+            if wanted(listed.key.removeprefix(self._folder)):
                 yield self._object(listed)
         if empty:
             raise SourceError(
@@ -151,13 +130,6 @@ class BucketSource(HttpReads):
     def _checksums(self, listed: ListedObject) -> tuple[tuple[str, str], ...]:
         """The checksums in the store's listing."""
         return listed.checksums
-
-    def _is_folder_marker(self, listed: ListedObject) -> bool:
-        """Whether this is the empty object that some tools store for a folder, with a slash at the end of its key.
-
-        obstore removes the slash. So look the key up: an empty file is found under it, a marker is not.
-        """
-        return listed.size == 0 and not path_problem(listed.key) and self._store.find(listed.key) is None
 
 
 _ETAG, _VERSION = "etag", "generation"

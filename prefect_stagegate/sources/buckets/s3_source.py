@@ -11,8 +11,9 @@ from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.adapter import Checksums, Source
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Options, Terms
-from prefect_stagegate.transport.http import Headers
+from prefect_stagegate.transport.http import MAX_PAGE, Headers, Response
 from prefect_stagegate.transport.objectstore import ListedObject, S3Settings, open_s3, parse_bucket_url, translate
+from prefect_stagegate.transport.objectstore.object_requests import NO_BODY, S3Requests
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENCRYPTION = "x-amz-server-side-encryption"
@@ -34,7 +35,7 @@ def open_s3_source(url: str, options: Options, terms: Terms) -> Source:
     settings, unknown = translate(options)
     if not unknown:
         return S3Source(url, settings, terms)
-    # s3fs knows more options than obstore: reading slowly is better than ignoring an option.
+    # s3fs knows more options than this package: reading slowly is better than ignoring an option.
     log.warning("%s is read through s3fs, which is slower: only s3fs knows the option %s", url, ", ".join(unknown))
     from prefect_stagegate.sources.buckets.s3fs_session import NoRedirectSession
     from prefect_stagegate.sources.fsspec.fsspec_source import FsspecSource
@@ -74,6 +75,21 @@ class S3Source(BucketSource):
         """True for an object encrypted by KMS or a customer's key: its etag looks like an MD5 but is none."""
         headers = self._store.headers(self._folder + listed.key)
         return headers.get(_ENCRYPTION) in _OTHER_ETAG or f"{_ENCRYPTION}-customer-algorithm" in headers
+
+    def forward(self, method: str, path: str, query: str, headers: Headers) -> Response:
+        """Send another client's request for a path below the bucket, signed anew; `headers` are its conditions.
+
+        Path and query are percent-encoded. The response may have any status, and a body of at most `MAX_PAGE` bytes.
+
+        Raises:
+            SourceError: There is no response.
+        """
+        requests = self._store.requests
+        assert isinstance(requests, S3Requests)  # noqa: S101 - `open_s3` made them
+        query = "&".join(sorted(query.split("&")))
+        return self._store.send(
+            lambda: requests.signed(method, path, query, NO_BODY), method=method, more=headers, limit=MAX_PAGE
+        )
 
     def _checksums(self, listed: ListedObject) -> tuple[tuple[str, str], ...]:
         return (("md5", listed.etag),) if self._etag_is_md5 and _MD5.fullmatch(listed.etag) else ()

@@ -28,6 +28,7 @@ from prefect_stagegate.transport.http import (
     fetch,
     origin_of,
 )
+from prefect_stagegate.transport.http.messages import http_time
 
 ENCODED = (".br", ".gz", ".tgz", ".z", ".zst")
 """Endings of files that some servers label with a content encoding that they did not apply."""
@@ -173,18 +174,6 @@ def web_pin(etag: str, modified: float | None, size: int) -> Pin:
     if etag:
         return Pin("etag", etag.replace('"', ""), "weak")
     return Pin("size", str(size), "weak") if modified is None else Pin("mtime", repr(modified), "weak")
-
-
-def http_time(text: str | None) -> float | None:
-    """The time in an HTTP header in seconds since the epoch; None when the text is none.
-
-    >>> http_time("Thu, 01 Jan 1970 00:01:00 GMT"), http_time(""), http_time(f"Thu, 01 Jan {9**30} 00:01:00 GMT")
-    (60.0, None, None)
-    """
-    try:
-        return email.utils.parsedate_to_datetime(text or "").timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _condition(listed: SourceObject) -> dict[str, str]:

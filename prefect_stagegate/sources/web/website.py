@@ -24,7 +24,7 @@ from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.web.indexes import Item, html_items, json_items
 from prefect_stagegate.sources.web.manifests import MANIFESTS, ManifestEntry
 from prefect_stagegate.sources.web.web_options import web_settings
-from prefect_stagegate.sources.web.web_server import UnknownMethod, WebServer, http_time, web_pin
+from prefect_stagegate.sources.web.web_server import UnknownMethod, WebServer, web_pin
 from prefect_stagegate.transport.http import (
     Client,
     Headers,
@@ -35,6 +35,7 @@ from prefect_stagegate.transport.http import (
     origin_of,
     trusted_authorities,
 )
+from prefect_stagegate.transport.http.messages import http_time
 
 HEADS_AT_ONCE = 16
 """HEAD requests at a time, for objects whose sizes the listing or manifest leaves out."""

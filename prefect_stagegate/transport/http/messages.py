@@ -113,12 +113,19 @@ def retry_after(headers: Mapping[str, str]) -> float:
     (120.0, 0.0, 0.0)
     """
     text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        # Nine digits are far beyond the bound below.
-        seconds = float(text[:9])
-    else:
-        try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return 0.0
+    # Nine digits are far beyond the bound below.
+    is_number = text.isascii() and text.isdigit()
+    seconds = float(text[:9]) if is_number else (http_time(text) or 0.0) - time.time()
     return min(max(0.0, seconds), LONGEST_RETRY_AFTER)
+
+
+def http_time(text: str | None) -> float | None:
+    """The time in an HTTP header in seconds since the epoch; None when the text is none.
+
+    >>> http_time("Thu, 01 Jan 1970 00:01:00 GMT"), http_time(""), http_time(f"Thu, 01 Jan {9**30} 00:01:00 GMT")
+    (60.0, None, None)
+    """
+    try:
+        return email.utils.parsedate_to_datetime(text or "").timestamp()
+    except (ValueError, OverflowError):
+        return None

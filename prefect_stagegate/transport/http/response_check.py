@@ -18,7 +18,6 @@ TOO_LONG = (pycurl.E_FILESIZE_EXCEEDED, pycurl.E_WRITE_ERROR)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _OK, _PARTIAL = 200, 206
 _LATER = "Requests are retried a few times; if all fail, try later or with fewer parallel transfers."
-_ANSWER = "Check the server's address and port, and that it runs."
 _TLS = "Use http:// if the server has no TLS."
 _FAILURES = {
     pycurl.E_COULDNT_RESOLVE_HOST: ("Could not resolve the name of {}", "Check its spelling and the DNS."),
@@ -34,6 +33,10 @@ _FAILURES = {
 
 class RangeIgnored(SourceError):
     """The server sends the whole object when a range of it is requested."""
+
+
+class ResponseTooLong(SourceError):
+    """The response is longer than its request permits."""
 
 
 class CertificateNotTrusted(SourceError):
@@ -112,12 +115,21 @@ def failure_of(request: Request, code: int, status: int, *, refused: bool) -> St
         hint = "Set `verify:` to the CA's PEM file."
         return CertificateNotTrusted(f"The certificate of {address} is not trusted", hint=hint)
     if refused:
-        return SourceUnavailable(f"Connection refused by {address}", hint=_ANSWER)
+        return connection_refused(address)
     if code == pycurl.E_RECV_ERROR and status:
         # The response had begun, since it has a status.
         code = pycurl.E_PARTIAL_FILE
     message, hint = _FAILURES.get(code, (f"The connection to {{}} failed ({pycurl.easy_strerror(code)})", _LATER))
     return SourceUnavailable(message.format(address), hint=hint)
+
+
+def connection_refused(address: str, *, source: str = "", key: str = "") -> SourceUnavailable:
+    """The error for a server that refuses connections, the same for all kinds of sources.
+
+    `address` is its host and port.
+    """
+    hint = "Check the server's address and port, and that it runs."
+    return SourceUnavailable(f"Connection refused by {address}", hint=hint, source=source, object=key)
 
 
 def _require_range(request: Request, wanted: tuple[int, int], response: Response) -> None:
@@ -140,7 +152,7 @@ def _too_long(request: Request, status: int, address: str) -> StagegateError:
     if request.range:
         message = f"{address} sent more than the requested {count_text(request.length or 0, 'byte')}"
         return SourceUnavailable(message, hint=_LATER)
-    return SourceError(f"{address} sent more than the permitted {count_text(request.limit, 'byte')}")
+    return ResponseTooLong(f"{address} sent more than the permitted {count_text(request.limit, 'byte')}")
 
 
 def _changed() -> ObjectChanged:

@@ -1,21 +1,14 @@
-"""Turns an object store's error into one of this package's typed errors.
-
-obstore gives the server's response as text only. The tables below are searched by its error code, else by its HTTP
-status, else by words of the HTTP client. Responses that this package's own client received use the same tables.
-"""
+"""Turns an object store's response into one of this package's typed errors: by its error code, else by its status."""
 
 from __future__ import annotations
 
 import http
 import json
 import re
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
 from prefect_stagegate.errors import (
     AccessDenied,
-    AdapterFailed,
     CredentialsExpired,
     ObjectChanged,
     ObjectVanished,
@@ -25,8 +18,8 @@ from prefect_stagegate.errors import (
     StagegateError,
 )
 from prefect_stagegate.redaction import redact
-from prefect_stagegate.redaction.chains import RedactedError
-from prefect_stagegate.transport.http import origin_of, retry_after
+from prefect_stagegate.transport.http import Response, retry_after
+from prefect_stagegate.transport.http.request_policy import REDIRECT_STATUSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +35,6 @@ _AZURE_KEYS = "Check the account's key or signature, and that it belongs to this
 _KEYS = "Check the access key and secret, and that they belong to this endpoint."
 _REGION = "Set `client_kwargs: {region_name: …}` to the region of the bucket."
 _LATER = "Requests are retried a few times; if all fail, try later or with fewer parallel transfers."
-_ANSWER = "Check the server's address and port, and that it runs."
 
 _VANISHED = Meaning(ObjectVanished, "The object is gone", "It was deleted or renamed after it was listed.")
 _CHANGED = Meaning(ObjectChanged, "The object changed while it was read", "Stage again to read its new content.")
@@ -118,49 +110,13 @@ STATUSES: dict[int, Meaning] = {
     503: _BUSY,
 }
 
-REFUSED = Meaning(SourceUnavailable, "Connection refused by {endpoint}", _ANSWER)
-"""Nobody listens there."""
-
-_NO_RANGES = Meaning(SourceError, "{endpoint} doesn't support byte ranges", "Only whole objects can be read from it.")
-_NO_LISTING = Meaning(SourceError, "{endpoint} sends something else than a listing", "Check the endpoint's address.")
-_UNRESOLVED = Meaning(SourceUnavailable, "Could not resolve the name of {endpoint}", "Check its spelling and the DNS.")
-_NO_ENDPOINT = "For a server of your own, set `options: {endpoint_url: …}` at the source, or AWS_ENDPOINT_URL."
-_UNTRUSTED = Meaning(SourceError, "The certificate of {endpoint} is not trusted", "Set `verify:` to the CA's PEM file.")
-_NO_TLS = Meaning(SourceError, "{endpoint} doesn't speak TLS", "Use http:// in endpoint_url.")
-_SILENT = Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)
-_CUT_OFF = Meaning(SourceUnavailable, "The connection to {endpoint} broke before the end of the response", _LATER)
-
 _REDIRECTS = Meaning(
     SourceError,
     "{endpoint} redirects to another host, and requests with credentials follow no redirect",
     "`curl -I` with the endpoint's address shows where. If that is the right server, set `endpoint_url` to it.",
 )
 
-WORDS: dict[str, Meaning] = {
-    # What a connection to `client.NOWHERE` ends with, the latter where the kernel has no IPv6.
-    "Invalid argument": _REDIRECTS,
-    "Address family not supported": _REDIRECTS,
-    "non-partial response": _NO_RANGES,
-    "Connection refused": REFUSED,
-    "invalid list response": _NO_LISTING,
-    "dns error": _UNRESOLVED,
-    "failed to lookup address": _UNRESOLVED,
-    "certificate": _UNTRUSTED,
-    "InvalidContentType": _NO_TLS,
-    "corrupt message": _NO_TLS,
-    "builder error": Meaning(SourceError, "{endpoint} is no usable address", "It looks like https://host:port."),
-    "TimedOut": _SILENT,
-    "timed out": _SILENT,
-    "error decoding response body": _CUT_OFF,
-    "response body error": _CUT_OFF,
-    "error sending request": Meaning(SourceUnavailable, "The connection to {endpoint} failed", _ANSWER),
-}
-"""By words of the HTTP client, the most exact first: several may stand in one text."""
-
-_CODE = re.compile(r"(?:<Code>|An error occurred \()(\w+)")
-_STATUS = re.compile(r"status code: (\d{3})")
-_STATUS_LINE = re.compile(r"status code: (\d{3}(?: [A-Za-z' -]+)?)")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_CODE = re.compile(r"<Code>(\w+)")
 _MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
 _LONGEST_MESSAGE = 300
 _LONGEST_REDACTED = 2000
@@ -168,90 +124,42 @@ _LONGEST_REDACTED = 2000
 LONGEST_BODY = 1 << 16
 """Bytes of a response's body that are searched."""
 _KNOWN_STATUSES = frozenset(http.HTTPStatus)
-_BAD_PATH = re.compile(r'path: ("(?:[^"\\]|\\.)*")')
 
 
-def explain(error: Exception, *, source: str, endpoint: str, key: str = "") -> StagegateError:
-    """The typed error for what obstore raised about the object `key` of `source`."""
-    text = str(error)
-    meaning = _meaning(error, text)
-    if meaning is None:
-        # Responses and broken connections come as obstore's own errors or an OSError; a ValueError is the adapter's.
-        kind = AdapterFailed if isinstance(error, ValueError) else SourceError
-        return kind(f"{endpoint} {_summary(text)}{_server_message(text)}", source=source, object=key)
-    if meaning is REFUSED:
-        return refused(_address(endpoint), source=source, key=key)
-    hint = _NO_ENDPOINT if meaning is _UNRESOLVED and endpoint == "AWS" else meaning.hint
-    return meaning.kind(meaning.message.format(endpoint=endpoint), hint=hint, source=source, object=key)
+def explain_response(response: Response, *, source: str, endpoint: str, key: str = "") -> StagegateError:
+    """The typed error for a response of 300 or above to a request about the object `key`, or about the bucket.
 
-
-def explain_response(
-    status: int, headers: Mapping[str, str], body: bytes, *, source: str, endpoint: str, key: str = ""
-) -> StagegateError:
-    """The typed error for a response of another client than obstore.
-
-    The names of headers may be in any case. `x-ms-error-code` is Azure's code, since a HEAD response has no body;
-    Retry-After goes into a `SourceBusy`. The first `LONGEST_BODY` bytes of the body are searched. `key` is empty when
-    the request named none.
+    `x-ms-error-code` is Azure's code, since a HEAD response has no body; Retry-After goes into a `SourceBusy`. The
+    first `LONGEST_BODY` bytes of the body are searched.
     """
-    lowered = {name.lower(): value for name, value in headers.items()}
-    phrase = http.HTTPStatus(status).phrase if status in _KNOWN_STATUSES else ""
-    code = f"<Code>{azure_code}</Code>" if (azure_code := lowered.get("x-ms-error-code")) else ""
-    # Written in the form of obstore's errors, so that the same patterns and tables serve both.
-    text = f"status code: {status} {phrase}: {code}{body[:LONGEST_BODY].decode(errors='replace')}"
-    missing = bool(key) and status == http.HTTPStatus.NOT_FOUND
-    error = explain(FileNotFoundError(text) if missing else OSError(text), source=source, endpoint=endpoint, key=key)
+    headers, body = response.headers, bytes(response.body[:LONGEST_BODY]).decode(errors="replace")
+    meaning = _meaning(
+        response.status, headers.get("x-ms-error-code", ""), body, redirects="location" in headers, key=key
+    )
+    if meaning is None:
+        phrase = http.HTTPStatus(response.status).phrase if response.status in _KNOWN_STATUSES else ""
+        answer = f"{response.status} {phrase}".strip()
+        return SourceError(f"{endpoint} answers {answer}{_server_message(body)}", source=source, object=key)
+    error = meaning.kind(meaning.message.format(endpoint=endpoint), hint=meaning.hint, source=source, object=key)
     if isinstance(error, SourceBusy):
-        error.retry_after = retry_after(lowered)
+        error.retry_after = retry_after(headers)
     return error
 
 
-def _meaning(error: Exception, text: str) -> Meaning | None:
+def _meaning(status: int, azure_code: str, body: str, *, redirects: bool, key: str) -> Meaning | None:
     # The code first: servers use one status for several causes.
-    if (code := _CODE.search(text)) and code[1] in CODES:
-        return CODES[code[1]]
-    if isinstance(error, FileNotFoundError):
+    code = azure_code or ((match := _CODE.search(body)) and match[1])
+    if code in CODES:
+        return CODES[code]
+    if redirects and status in REDIRECT_STATUSES:
+        return _REDIRECTS
+    if key and status == http.HTTPStatus.NOT_FOUND:
         return _VANISHED
-    if status := _STATUS.search(text):
-        number = int(status[1])
-        return STATUSES.get(number) or (_BROKEN if number >= 500 else None)  # noqa: PLR2004 - HTTP's own border
-    return next((meaning for word, meaning in WORDS.items() if word in text), None)
+    return STATUSES.get(status) or (_BROKEN if status >= 500 else None)  # noqa: PLR2004 - HTTP's own border
 
 
-def refused(address: str, *, source: str, key: str = "") -> SourceUnavailable:
-    """The error for a server that refuses connections, the same for all kinds of sources.
-
-    `address` is its host and port.
-    """
-    return SourceUnavailable(REFUSED.message.format(endpoint=address), hint=REFUSED.hint, source=source, object=key)
-
-
-def _address(endpoint: str) -> str:
-    """Host and port of an endpoint; an endpoint without an address (`AWS`, `memory`) stays as it is."""
-    with suppress(SourceError):
-        return origin_of(endpoint).address
-    return endpoint
-
-
-def cause_of(error: Exception) -> Exception:
-    """What obstore raised, as the cause of a typed error, without the response's body, which may hold secrets."""
-    return RedactedError(redact(f"{type(error).__name__}: the server {_summary(str(error))}")).with_traceback(
-        error.__traceback__
-    )
-
-
-def _summary(text: str) -> str:
-    """What the server did: the response's status, else obstore's words without what they quote of a response."""
-    first = text.partition("\n")[0]
-    if status_line := _STATUS_LINE.search(first):
-        return f"answers {status_line[1]}"
-    return "failed: " + _QUOTED.sub('"…"', first)
-
-
-def _server_message(text: str) -> str:
+def _server_message(body: str) -> str:
     """The message of the error document that the server sent; empty when it sent none."""
-    # Behind it obstore repeats its error in Rust's form.
-    body = text.partition("\n\nDebug source")[0]
     document = body.find("<Error>")
     if document >= 0 and (message := _MESSAGE.search(body, document)):
         return _quoted(message[1])
@@ -267,13 +175,3 @@ def _quoted(message: str) -> str:
         # At a blank: half a secret would not be recognized.
         message = message[:_LONGEST_REDACTED].rpartition(" ")[0]
     return f": {redact(message)[:_LONGEST_MESSAGE]}" if message else ""
-
-
-def bad_key(error: Exception, *, source: str) -> SourceError:
-    """The error for a listing that ends at a key which obstore refuses; it names the key."""
-    name = _BAD_PATH.search(str(error))
-    return SourceError(
-        f"The source holds a key that no dataset may have: {name[1] if name else error}",
-        hint="Rename the object, or set the source's `url:` to a folder without it.",
-        source=source,
-    )

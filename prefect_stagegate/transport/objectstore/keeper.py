@@ -41,9 +41,16 @@ class CredentialKeeper(Generic[T]):
     def __init__(self, provider: Callable[[], Credential[T]], credential: Credential[T] | None = None) -> None:
         self._provider = provider
         self._credential = credential
-        self._failed = False
+        self.failure: Exception | None = None
+        """What the provider raised last; None after a success."""
         self._next_request = 0.0
         self._renewing = threading.Lock()
+
+    @classmethod
+    def fixed(cls, value: T) -> CredentialKeeper[T]:
+        """A keeper of a credential without an end."""
+        credential = Credential(value)
+        return cls(lambda: credential, credential)
 
     def prepare(self) -> None:
         """Call the provider and wait for it, if there is no credential or it ends soon. Raises nothing.
@@ -61,7 +68,7 @@ class CredentialKeeper(Generic[T]):
             self._renew_in_background()
         credential = self._credential
         # After a failed renewal the old credential is used: the server then says what is wrong.
-        if credential is None or (not self._failed and _seconds_left(credential) <= 0):
+        if credential is None or (not self.failure and _seconds_left(credential) <= 0):
             return None
         return credential.value
 
@@ -92,9 +99,9 @@ class CredentialKeeper(Generic[T]):
     def _renew(self) -> None:
         try:
             self._credential = self._provider()
-            self._failed = False
-        except Exception:  # noqa: BLE001 - each library of credentials has errors of its own
-            self._failed = True
+            self.failure = None
+        except Exception as error:  # noqa: BLE001 - each library of credentials has errors of its own
+            self.failure = error
         finally:
             # After a failure, too: a service that is down is not called for each object.
             self._next_request = time.monotonic() + PAUSE_SECONDS

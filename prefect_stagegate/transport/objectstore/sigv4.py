@@ -1,7 +1,7 @@
-"""AWS Signature Version 4 in the headers of a request that reads an S3 object.
+"""AWS Signature Version 4 in the headers of a request to S3.
 
-The body of such a request is empty and is not signed, and neither are Range and If-Match, so a caller may add them
-(https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html).
+Range and conditions are not signed, so a caller may add them. Neither is the empty body of a request that reads an
+object (https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html).
 """
 
 from __future__ import annotations
@@ -31,43 +31,46 @@ class SigV4Signer:
         extra = {"x-amz-request-payer": "requester" if requester_pays else "", "x-amz-security-token": token}
         # The signature's rules collapse blanks, so they are collapsed in what is sent, too.
         self._extra = {name: " ".join(value.split()) for name, value in extra.items() if value}
-        # The signature's rules want the names sorted.
-        self._names = ";".join(("host", "x-amz-checksum-mode", "x-amz-content-sha256", "x-amz-date", *self._extra))
-        self._lines = "".join(f"{name}:{value}\n" for name, value in self._extra.items())
 
     def headers(
-        self, method: str, host: str, path: str, query: str = "", *, now: float | None = None
+        self, method: str, host: str, path: str, query: str = "", payload: str = "", *, now: float | None = None
     ) -> dict[str, str]:
         """The headers to send with a request. Never log them.
 
         Args:
-            method: `GET` or `HEAD`.
+            method: `GET`, `HEAD` or `PUT`.
             host: The Host header: lower case, without the scheme's default port.
             path: The path as it goes on the wire, percent-encoded once.
             query: The query as it goes on the wire, its parameters sorted and encoded, each with its `=`.
+            payload: The SHA-256 of the body; empty for a request that reads an object.
             now: Seconds since the epoch; None: the clock's.
         """
         second = int(time.time() if now is None else now)
-        dated = self._dated if self._dated[0] == second else self._date(second)
+        if payload:
+            dated = self._date(second, {"x-amz-content-sha256": payload})
+        else:
+            dated = self._dated
+            if dated[0] != second:
+                # In one assignment, as below.
+                fixed = {"x-amz-checksum-mode": CHECKSUMS, "x-amz-content-sha256": PAYLOAD}
+                self._dated = dated = self._date(second, fixed)
         _, key, tail, head, authorization, fixed = dated
         request = f"{method}\n{path}\n{query}\nhost:{host}\n{tail}"
         digest = hashlib.sha256(request.encode()).hexdigest()
         signature = hmac.digest(key, f"{head}{digest}".encode(), "sha256").hex()
         return {"Authorization": authorization + signature, **fixed}
 
-    def _date(self, second: int) -> tuple[int, bytes, str, str, str, dict[str, str]]:
+    def _date(self, second: int, headers: dict[str, str]) -> tuple[int, bytes, str, str, str, dict[str, str]]:
         """What all requests of one second share: key, end of the request, beginning of what is signed, headers."""
         timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
         scope, key = self._key_of(timestamp[:8])
-        tail = (
-            f"x-amz-checksum-mode:{CHECKSUMS}\nx-amz-content-sha256:{PAYLOAD}\nx-amz-date:{timestamp}\n"
-            f"{self._lines}\n{self._names}\n{PAYLOAD}"
-        )
-        authorization = f"{ALGORITHM} Credential={self._access_key}/{scope}, SignedHeaders={self._names}, Signature="
-        fixed = {"x-amz-checksum-mode": CHECKSUMS, "x-amz-content-sha256": PAYLOAD, "x-amz-date": timestamp}
-        # In one assignment, as below.
-        self._dated = (second, key, tail, f"{ALGORITHM}\n{timestamp}\n{scope}\n", authorization, fixed | self._extra)
-        return self._dated
+        # The signature's rules want the names sorted, and so they are.
+        headers = {**headers, "x-amz-date": timestamp, **self._extra}
+        names = ";".join(("host", *headers))
+        lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+        tail = f"{lines}\n{names}\n{headers['x-amz-content-sha256']}"
+        authorization = f"{ALGORITHM} Credential={self._access_key}/{scope}, SignedHeaders={names}, Signature="
+        return second, key, tail, f"{ALGORITHM}\n{timestamp}\n{scope}\n", authorization, headers
 
     def _key_of(self, day: str) -> tuple[str, bytes]:
         """The scope and the signing key of a day, which is derived once."""

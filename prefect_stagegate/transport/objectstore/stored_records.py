@@ -6,13 +6,50 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from prefect_stagegate.durable import too_large
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.redaction import remember_access
+from prefect_stagegate.transport.objectstore.object_requests import ListedObject
 from prefect_stagegate.transport.objectstore.s3_buckets import open_s3, parse_bucket_url
 from prefect_stagegate.transport.objectstore.s3_options import translate
-from prefect_stagegate.transport.objectstore.store import ObjectStore, memory_store
+from prefect_stagegate.transport.objectstore.store import ObjectStore
 
-_in_memory: dict[str, ObjectStore] = {}
+
+class MemoryStore:
+    """Objects in this process's memory, for tests and trials. Its calls are those of `ObjectStore`."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, tuple[bytes, object]] = {}
+
+    def get(self, key: str, most: int, *, end: bool = False) -> bytes | None:
+        """As an object store does."""
+        data, _ = self._objects.get(key, (None, None))
+        if data is not None and len(data) > most and not end:
+            raise too_large(len(data), most)
+        return data and data[-most:]
+
+    def create(self, key: str, data: bytes) -> bool:
+        """As an object store does."""
+        mark = object()
+        return self._objects.setdefault(key, (data, mark))[1] is mark  # in one step, for threads
+
+    def replace(self, key: str, data: bytes) -> None:
+        """As an object store does."""
+        self._objects[key] = (data, object())
+
+    def listing(self, prefix: str, after: str = "") -> Iterator[ListedObject]:
+        """As an object store does."""
+        for key, (data, _) in list(self._objects.items()):
+            if key.startswith(prefix) and key > after:
+                yield ListedObject(key, len(data), "", 0.0)
+
+    def folders(self, prefix: str) -> list[str]:
+        """As an object store does."""
+        below = (listed.key.removeprefix(prefix).partition("/") for listed in self.listing(prefix))
+        return sorted({name for name, slash, _ in below if slash})
+
+
+_in_memory: dict[str, MemoryStore] = {}
 
 
 class ObjectRecords:
@@ -59,12 +96,12 @@ class ObjectRecords:
         return self._store.folders(self._prefix + prefix)
 
 
-def _open(url: str, options: Mapping[str, Any]) -> tuple[ObjectStore, str]:
+def _open(url: str, options: Mapping[str, Any]) -> tuple[ObjectStore | MemoryStore, str]:
     scheme, _, rest = url.partition("://")
     if scheme == "memory":
         # One store a name, so that opening the URL again finds its records.
         name, _, prefix = rest.partition("/")
-        return _in_memory.setdefault(name, memory_store(url)), prefix
+        return _in_memory.setdefault(name, MemoryStore()), prefix
     if scheme in ("s3", "s3a"):
         path = parse_bucket_url(url)
         settings, left = translate(options)

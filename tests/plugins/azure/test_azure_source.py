@@ -24,7 +24,12 @@ class TestAzure(SourceContract):
         anonymous = {name: value for name, value in azure.storage_options.items() if name != "account_key"}
         denied = {**azure.storage_options, "account_key": "d3Jvbmc="}
         return cloud_place(
-            azure, request, denied=denied, anonymous=anonymous, lacks="\\\n\t", library=("obstore.list", WIRE)
+            azure,
+            request,
+            denied=denied,
+            anonymous=anonymous,
+            lacks="\\\n\t",
+            library=("xml.etree.ElementTree.fromstring", WIRE),
         )
 
 

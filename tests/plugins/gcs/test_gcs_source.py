@@ -12,9 +12,7 @@ from obstore.store import GCSStore
 
 from prefect_stagegate.errors import ObjectChanged
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.testing.sources import Place, SourceContract, listed, read
-from prefect_stagegate.transport.objectstore.store import ObjectStore
 from tests.plugins.clouds import Cloud, cloud_place
 from tests.support.faults import Status
 from tests.support.places import WIRE
@@ -71,15 +69,3 @@ def test_one_odd_key_hides_no_other_on_google(gcs: Cloud) -> None:
         obstore.list(_gcs_store(gcs, "odd-keys")).collect()
     objects = listed(open_source(f"{url}/", gcs.storage_options))
     assert {"odd//key", "odd/new\nline", "odd/tab\tkey", "odd/fine"} <= set(objects)
-
-
-def test_listed_and_requested_etags_are_equal_on_google(gcs: Cloud) -> None:
-    url, client = gcs.bucket("etags"), gcs.client()
-    client.pipe_file("etags/a.bin", b"one")
-    store = _gcs_store(gcs, "etags")
-    (naive,) = obstore.list(store).collect()
-    assert naive["e_tag"] != obstore.head(store, "a.bin")["e_tag"]
-    source = BucketSource(f"{url}/", ObjectStore(store, store, url, gcs.endpoint_url), "")
-    obj = listed(source)["a.bin"]
-    assert (obj.pin.kind, obj.pin) == ("etag", source.find("a.bin").pin)
-    assert read(source, obj) == b"one"

@@ -13,13 +13,11 @@ import pytest
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import ChecksumMismatch, TransferFailed
-from prefect_stagegate.plugins.gcs.gcs import gcs_settings, open_gcs
+from prefect_stagegate.plugins.gcs.gcs import _listed, gcs_settings, open_gcs
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.testing.sources import listed
-from prefect_stagegate.transport.objectstore import parse_bucket_url
-from prefect_stagegate.transport.objectstore.generations import _listed
-from prefect_stagegate.transport.objectstore.listed import ListedObject
+from prefect_stagegate.transport.objectstore import ListedObject, parse_bucket_url
 from prefect_stagegate.transport.transfer import Limits, checks
 from prefect_stagegate.transport.transfer.checks import Hasher
 from tests.plugins.clouds import Cloud

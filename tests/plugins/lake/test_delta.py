@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import fsspec
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,10 +18,14 @@ from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import preview, stage
 from prefect_stagegate.model import Address
+from prefect_stagegate.plugins.lake.log_relay import LogRelay
 from prefect_stagegate.sources import open_source
+from prefect_stagegate.sources.buckets.s3_source import S3Source
+from prefect_stagegate.sources.terms import DEFAULT_TERMS
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
+from prefect_stagegate.transport.objectstore import translate
 from tests.plugins.lake.delta import HandWritten
 from tests.support.proxy import FaultProxy
 
@@ -163,6 +169,15 @@ def test_deletion_vector_changes_one_file_on_every_node(tmp_path: Path) -> None:
     table.put("c.parquet", _parquet(tmp_path, 3))
     brought = stage(open_workspace(tmp_path / "other", tmp_path / "records"), Address("things", version.digest))
     assert (brought.digest, brought.files) == (version.digest, 2)
+
+
+def test_relay_serves_no_other_process(seaweedfs: SeaweedFS, table: str) -> None:
+    source = S3Source(f"{table}/", translate(seaweedfs.storage_options)[0], DEFAULT_TERMS)
+    with closing(LogRelay(source)) as relay:
+        assert DeltaTable(table, storage_options=relay.options).version() == 1
+        url = f"{relay.options['aws_endpoint']}/{table.removeprefix('s3://')}/_delta_log/{0:020}.json"
+        for headers in ({}, {"Authorization": "AWS4-HMAC-SHA256 Credential=k/20260101/r/s3/aws4_request"}):
+            assert httpx.get(url, headers=headers, trust_env=False).status_code == 403
 
 
 def test_a_shallow_clone_is_refused(tmp_path: Path) -> None:
