@@ -27,7 +27,7 @@ from prefect_stagegate.transport.objectstore.client_settings import (
 )
 from prefect_stagegate.transport.objectstore.keeper import Credential, CredentialKeeper
 from prefect_stagegate.transport.objectstore.object_requests import (
-    Page,
+    ListingPage,
     UrlAndHeaders,
     bearer_header,
     parse_xml,
@@ -73,7 +73,7 @@ class AzureRequests:
         url = f"{self.container_url}{path}?{query}" if query else self.container_url + path
         return url, {"x-ms-version": AZURE_VERSION, **access.headers}
 
-    def page(self, body: bytes | bytearray, /) -> Page:
+    def page(self, body: bytes | bytearray, /) -> ListingPage:
         """Without the folders of accounts that have real ones."""
         root, _ = parse_xml(body, "EnumerationResults")
         blobs = []
@@ -89,7 +89,7 @@ class AzureRequests:
                 blobs.append(
                     ListedObject(key, int(fields["Content-Length"]), fields["Etag"].strip('"'), modified or 0.0)
                 )
-        return Page(blobs, root.findtext("NextMarker") or "")
+        return ListingPage(blobs, root.findtext("NextMarker") or "")
 
 
 def parse_container_url(url: str) -> tuple[BucketPath, str]:

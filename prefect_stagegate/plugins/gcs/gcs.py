@@ -25,7 +25,7 @@ from prefect_stagegate.transport.objectstore.client_settings import (
     usable_endpoint,
 )
 from prefect_stagegate.transport.objectstore.keeper import CredentialKeeper
-from prefect_stagegate.transport.objectstore.object_requests import Page, UrlAndHeaders, bearer_header, quote_key
+from prefect_stagegate.transport.objectstore.object_requests import ListingPage, UrlAndHeaders, bearer_header, quote_key
 from prefect_stagegate.transport.objectstore.store import BucketPath
 from prefect_stagegate.transport.objectstore.translating import OptionTable, Translation, switch, text, verify
 
@@ -106,10 +106,10 @@ class GoogleRequests:
         url = f"{self.endpoint}/storage/v1/b/{self.bucket}/o?{given}"
         return None if access is None else (url, bearer_header(access))
 
-    def page(self, body: bytes | bytearray, /) -> Page:
+    def page(self, body: bytes | bytearray, /) -> ListingPage:
         """Each object has a CRC32C; composite ones lack an MD5."""
         page = json.loads(body)
-        return Page([_listed(item) for item in page.get("items", ())], str(page.get("nextPageToken") or ""))
+        return ListingPage([_listed(item) for item in page.get("items", ())], str(page.get("nextPageToken") or ""))
 
 
 def _listed(item: dict[str, Any]) -> ListedObject:

@@ -37,7 +37,7 @@ class ListedObject:
 
 
 @dataclass(slots=True)
-class Page:
+class ListingPage:
     """One page of a listing."""
 
     objects: list[ListedObject]
@@ -70,7 +70,7 @@ class BucketRequests(Protocol):
     def page_request(self, prefix: str, after: str, delimiter: str, token: str, /) -> UrlAndHeaders | None:
         """The same for a page of the listing: the first without a `token`. The server may ignore `after`."""
 
-    def page(self, body: bytes | bytearray, /) -> Page:
+    def page(self, body: bytes | bytearray, /) -> ListingPage:
         """What a page holds."""
 
 
@@ -96,7 +96,7 @@ class S3Requests:
         return self.signed(method, f"/{quote_key(key)}", query, payload)
 
     def page_request(self, prefix: str, after: str, delimiter: str, token: str, /) -> UrlAndHeaders | None:
-        """A page of ListObjectsV2, with its keys encoded for URLs, since XML can't hold each character."""
+        """Ask for keys encoded for URLs, since XML can't hold each character."""
         given = {"continuation-token": token, "delimiter": delimiter, "prefix": prefix, "start-after": after}
         query = {name: value.encode("utf-8", "surrogateescape") for name, value in given.items() if value}
         fixed = {"encoding-type": b"url", "list-type": b"2"}
@@ -112,8 +112,8 @@ class S3Requests:
         signer = self.keeper.current()
         return (url, signer.headers(method, self._host, path, query, payload)) if signer else None
 
-    def page(self, body: bytes | bytearray, /) -> Page:
-        """Without the objects that ListObjectsV2 does not promise: it sorts them, but not every server does."""
+    def page(self, body: bytes | bytearray, /) -> ListingPage:
+        """A page of ListObjectsV2, whose namespace not every server writes."""
         root, namespace = parse_xml(body, "ListBucketResult")
         is_encoded = root.findtext(f"{namespace}EncodingType") == "url"
 
@@ -133,7 +133,7 @@ class S3Requests:
             token = root.findtext(f"{namespace}NextContinuationToken") or ""
             if not token:
                 raise ValueError("a listing that goes on names no next page")
-        return Page(objects, token, tuple(plain(prefix.text or "") for prefix in prefixes))
+        return ListingPage(objects, token, tuple(plain(prefix.text or "") for prefix in prefixes))
 
 
 def parse_xml(body: bytes | bytearray, root: str) -> tuple[ET.Element, str]:

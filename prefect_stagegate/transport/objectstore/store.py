@@ -27,7 +27,12 @@ from prefect_stagegate.transport.http.messages import http_time
 from prefect_stagegate.transport.http.request_policy import MAX_DOCUMENT, RETRIED_STATUSES
 from prefect_stagegate.transport.http.response_check import ResponseTooLong
 from prefect_stagegate.transport.objectstore.explain import explain_response
-from prefect_stagegate.transport.objectstore.object_requests import BucketRequests, ListedObject, Page, UrlAndHeaders
+from prefect_stagegate.transport.objectstore.object_requests import (
+    BucketRequests,
+    ListedObject,
+    ListingPage,
+    UrlAndHeaders,
+)
 
 RETRIES = 3
 """Retries of a request that reads no object's bytes."""
@@ -72,7 +77,7 @@ class ObjectStore:
         pages = self._pages(prefix, delimiter="/")
         return sorted(folder.rstrip("/").rpartition("/")[2] for page in pages for folder in page.folders)
 
-    def _pages(self, prefix: str, after: str = "", delimiter: str = "") -> Iterator[Page]:
+    def _pages(self, prefix: str, after: str = "", delimiter: str = "") -> Iterator[ListingPage]:
         token = ""
         # A server whose pages link in a circle would be listed for ever.
         seen = {token}

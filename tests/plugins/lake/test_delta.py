@@ -6,6 +6,7 @@ import struct
 import zlib
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import httpx
@@ -20,12 +21,9 @@ from prefect_stagegate.jobs.staging.stage import preview, stage
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.lake.log_relay import LogRelay
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.buckets.s3_source import S3Source
-from prefect_stagegate.sources.terms import DEFAULT_TERMS
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
-from prefect_stagegate.transport.objectstore import translate
 from tests.plugins.lake.delta import HandWritten
 from tests.support.proxy import FaultProxy
 
@@ -172,8 +170,8 @@ def test_deletion_vector_changes_one_file_on_every_node(tmp_path: Path) -> None:
 
 
 def test_relay_serves_no_other_process(seaweedfs: SeaweedFS, table: str) -> None:
-    source = S3Source(f"{table}/", translate(seaweedfs.storage_options)[0], DEFAULT_TERMS)
-    with closing(LogRelay(source)) as relay:
+    opened: Any = open_source(f"delta+{table}", seaweedfs.storage_options)
+    with closing(opened), closing(LogRelay(opened._source._files)) as relay:
         assert DeltaTable(table, storage_options=relay.options).version() == 1
         url = f"{relay.options['aws_endpoint']}/{table.removeprefix('s3://')}/_delta_log/{0:020}.json"
         for headers in ({}, {"Authorization": "AWS4-HMAC-SHA256 Credential=k/20260101/r/s3/aws4_request"}):
