@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-core test-all test-hdfs test-kubernetes test-airflow test-provider missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock pictures reference release schema clean
+.PHONY: help setup demo test test-core test-all test-hdfs test-kubernetes test-airflow test-provider missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-sources bench-unchanged docs lock pictures reference release schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -153,6 +153,9 @@ coverage: setup ## run the tests and show the lines that none of them runs
 
 bench: setup ## measure staging against its peers, the engines of validation, and Prefect's share
 	$(BIN)/python -m benchmarks.run
+
+bench-cores: setup ## measure staging, rclone and s5cmd on 1, 2, 4, … cores; CORES= is the most, SCALE= shrinks the objects, JSON=
+	$(BIN)/python -m benchmarks.cores $(if $(CORES),--cores $(CORES)) $(if $(SCALE),--scale $(SCALE)) $(if $(JSON),--json $(JSON))
 
 bench-sources: setup ## measure each family of sources against its best client
 	$(BIN)/python -m benchmarks.sources

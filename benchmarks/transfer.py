@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -77,22 +77,30 @@ def by_python(name: str) -> Callable[[str, Path, Server], list[str]]:
     ]  # fmt: skip
 
 
-def by_rclone(which: str, out: Path, server: Server) -> list[str]:
-    """Its flags: more transfers or checkers, streams per file, or a larger buffer were not faster here."""
-    flags = {"large": ["--transfers=16"], "small": ["--transfers=32", "--checkers=16"]}[which]
+def rclone_copy(bucket: str, out: Path, server: Server, *flags: str) -> list[str]:
     remote = (
         f":s3,provider=SeaweedFS,endpoint='{server.endpoint}',access_key_id={server.key},"
-        f"secret_access_key={server.secret},region=us-east-1:{which}"
+        f"secret_access_key={server.secret},region=us-east-1:{bucket}"
     )
     return [str(BIN / "rclone"), "--config=/dev/null", "copy", *flags, remote, str(out)]
 
 
+def s5cmd_copy(bucket: str, out: Path, server: Server, workers: Sequence[str], flags: Sequence[str]) -> list[str]:
+    command = ["--endpoint-url", server.endpoint, "--log=error", *workers, "cp", *flags, f"s3://{bucket}/*", f"{out}/"]
+    return [str(BIN / "s5cmd"), *command]
+
+
+def by_rclone(which: str, out: Path, server: Server) -> list[str]:
+    """Its flags: more transfers or checkers, streams per file, or a larger buffer were not faster here."""
+    flags = {"large": ["--transfers=16"], "small": ["--transfers=32", "--checkers=16"]}[which]
+    return rclone_copy(which, out, server, *flags)
+
+
 def by_s5cmd(which: str, out: Path, server: Server, *, tuned: bool = True) -> list[str]:
     """Its defaults are 256 workers, and parts of 50 MiB, five of an object at a time."""
-    flags = {"large": ["--concurrency=8", "--part-size=8"], "small": ["--concurrency=1"]}[which] if tuned else []
-    workers = [f"--numworkers={ {'large': 8, 'small': 64}[which] }"] if tuned else []
-    command = ["--endpoint-url", server.endpoint, "--log=error", *workers, "cp", *flags, f"s3://{which}/*", f"{out}/"]
-    return [str(BIN / "s5cmd"), *command]
+    flags = {"large": ["--concurrency=8", "--part-size=8"], "small": ["--concurrency=1"]}[which]
+    workers = [f"--numworkers={ {'large': 8, 'small': 64}[which] }"]
+    return s5cmd_copy(which, out, server, *((workers, flags) if tuned else ((), ())))
 
 
 CONTENDERS: dict[str, Callable[[str, Path, Server], list[str]]] = {

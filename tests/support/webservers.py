@@ -33,12 +33,13 @@ class WebServer:
 
 
 @contextmanager
-def nginx(directory: Path, *more: str) -> Iterator[WebServer]:
+def nginx(directory: Path, *more: str, workers: int = 1) -> Iterator[WebServer]:
     """Run nginx over HTTPS with JSON listings, for what lies in `directory`/web; `/private/` asks for a password.
 
     Args:
         directory: Created when absent.
         more: Further lines of its configuration's `server` block.
+        workers: Processes that serve.
 
     Raises:
         MissingExtra: nginx or openssl isn't installed.
@@ -49,7 +50,9 @@ def nginx(directory: Path, *more: str) -> Iterator[WebServer]:
     authority = certificates(directory)
     password = _run(["openssl", "passwd", "-apr1", PASSWORD])
     (directory / "users").write_text(f"{USER}:{password}\n")
-    (directory / "nginx.conf").write_text(_NGINX.format(root=root, here=directory, port=port, more="\n".join(more)))
+    (directory / "nginx.conf").write_text(
+        _NGINX.format(root=root, here=directory, port=port, workers=workers, more="\n".join(more))
+    )
     directory.chmod(0o755)
     command = [command_path("nginx", "nginx-light"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
     with launched(command, directory / "nginx.log", lambda: accepts(port)):
@@ -109,8 +112,8 @@ def certificates(directory: Path) -> Path:
 
 
 _NGINX = """
-daemon off; pid {here}/nginx.pid; error_log {here}/error.log; worker_processes 1; user root;
-events {{ worker_connections 256; }}
+daemon off; pid {here}/nginx.pid; error_log {here}/error.log; worker_processes {workers}; user root;
+events {{ worker_connections 1024; }}
 http {{
     types {{ text/html html; application/octet-stream bin; }}
     default_type text/plain; access_log off; gzip on; gzip_types *; gzip_min_length 1;
