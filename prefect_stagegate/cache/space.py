@@ -24,6 +24,8 @@ STEP = 64 << 20
 """Bytes between two updates of a lease's reservation; also the least that is claimed for unplanned bytes."""
 AHEAD = 8
 """A writer whose plan is not complete claims at most one of so many parts of the free space ahead."""
+AMPLE = 256
+"""A volume is ample for bytes that fit so many times."""
 RECORDS = 16 << 20
 """Bytes of the volume that objects never take: leases, pins, views and the pin memory are written there, too, and a
 collection needs them to make room."""
@@ -130,6 +132,10 @@ class Space:
                 self._claim(size - from_ahead, before_room, ahead=self._claimed)
             self._ahead -= from_ahead
             self._claimed += size
+
+    def is_ample(self, size: int) -> bool:
+        """Whether the writer may write more than `AMPLE` times `size` bytes."""
+        return measure(self._layout, self._rules, self._lease).bytes > AMPLE * size
 
     def take(self, size: int) -> None:
         """Use `size` claimed bytes, since they are written now. Bytes that are missing are claimed first.

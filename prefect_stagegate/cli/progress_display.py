@@ -10,16 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import Progress as Tasks
-from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress_bar import ProgressBar
-from rich.table import Column, Table
-from rich.text import Text
 
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.cli.flags import Json, Places, ProgressForm
@@ -28,6 +21,9 @@ from prefect_stagegate.jobs.running_jobs import RunningJob, running_jobs
 from prefect_stagegate.transport.transfer.progress import Meter, Progress, Speed, repeating, seconds_left
 from prefect_stagegate.units import LONGEST_DURATION, age_text, bytes_text, count_text
 from prefect_stagegate.unreadable import UnreadableRecords
+
+if TYPE_CHECKING:
+    from rich.console import Group  # late: only a terminal needs Rich
 
 LINE_SECONDS = 10.0
 """Seconds between two plain lines."""
@@ -79,6 +75,11 @@ def transfer_rows(title: str, progress: JobProgress) -> Group:
 
 def _rows(head: str, done: int, total: int, rate: float, left: float | None) -> Group:
     """Two rows that fit a terminal of 60 columns: a text, which is cut, and a bar, which shrinks."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Column, Table
+    from rich.text import Text
+
     bar = Table.grid(Column(ratio=1), padding=(0, 2, 0, 0), expand=True)
     figures = [f"{bytes_text(done)} of {bytes_text(total)}", f"{bytes_text(rate)}/s"]
     if total:
@@ -103,6 +104,9 @@ def _shown(
     if form == "json":
         return _json_lines(values)
     if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
         console = Console(stderr=True)
         return Live(get_renderable=rows, console=console, transient=True, refresh_per_second=DRAWN_PER_SECOND)
     return repeating(lambda: print(escaped(line()), file=sys.stderr), LINE_SECONDS)
@@ -179,6 +183,10 @@ def shown_work(title: str, form: ProgressForm = "auto") -> Iterator[Callable[[st
     if form == "none" or not sys.stderr.isatty():
         yield None
         return
+    from rich.console import Console
+    from rich.progress import Progress as Tasks
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
     # No markup, since paths and names of tables stand in the line, and one may be called `[red]`.
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Tasks(*columns, console=Console(stderr=True), transient=True) as bars:
@@ -247,6 +255,8 @@ def _watch(look: Callable[[], list[RunningJob]], *, json: bool) -> None:
     if not (jobs or json):
         say_line(NOTHING)
     elif sys.stdout.isatty() and not json:
+        from rich.live import Live
+
         with Live(_job_rows(jobs), transient=True) as live:
             while jobs:
                 time.sleep(WATCH_SECONDS)
@@ -266,6 +276,9 @@ def _watch(look: Callable[[], list[RunningJob]], *, json: bool) -> None:
 
 def _job_rows(jobs: Sequence[RunningJob]) -> Group:
     """Two rows for each job that records its progress, and one for each of the others."""
+    from rich.console import Group
+    from rich.text import Text
+
     return Group(
         *(
             transfer_rows(f"{job.what} {job.dataset} ({_state(job)})", job.progress)

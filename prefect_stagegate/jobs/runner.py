@@ -101,8 +101,8 @@ def _fill(
     """Transfer the bytes of every planned object into the cache, verified.
 
     Raises:
-        NoSpace: The objects don't fit, and a collection can't free enough. Raised before the first byte, unless the
-            plan takes long.
+        NoSpace: The objects don't fit, and a collection can't free enough. Raised before the first byte, as far as
+            `claim_space` says.
         TransferFailed: More than `max_failed` objects failed. It names each with its reason.
     """
     workspace = job.workspace

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,9 +25,16 @@ from prefect_stagegate.cache.space import (
     measure,
     used_bytes,
 )
+from prefect_stagegate.doors import Source, core_sources
 from prefect_stagegate.errors import NoSpace
+from prefect_stagegate.jobs.open_workspace import open_workspace
+from prefect_stagegate.jobs.staging.stage import BATCH, stage
+from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.sources.adapter import BaseSource, Wanted, everything
 
 LIMIT = 4 * STEP
+MANY = 2 * BATCH
+"""More objects than are planned at once."""
 
 
 @pytest.fixture
@@ -171,3 +180,26 @@ def test_a_blob_counts_once_while_its_claim_still_names_it(cache: Cache) -> None
     assert used_bytes(cache.layout) == before >= 4096
     claim.drop()
     assert used_bytes(cache.layout) == before
+
+
+class LongListing(BaseSource):
+    """Its listing ends after an object is read."""
+
+    url = identity = "long://listing"
+
+    def __init__(self) -> None:
+        self.is_read = threading.Event()
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        yield from (SourceObject(key, 1, Pin("version", "1", "strong")) for key in map(str, range(MANY)) if wanted(key))
+        assert self.is_read.wait(30.0)
+
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        self.is_read.set()
+        buffer[:] = b"x"[start : listed.size]
+
+
+def test_copying_begins_at_once_in_ample_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, workspace = LongListing(), open_workspace(tmp_path / "cache", tmp_path / "catalog")
+    monkeypatch.setitem(core_sources(), "long", Source("a long listing", {}, ("long",), lambda *_: source))
+    assert stage(workspace, {"stagegate": 1, "dataset": "many", "sources": [{"url": source.url}]}).files == MANY

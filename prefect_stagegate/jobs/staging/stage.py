@@ -120,7 +120,6 @@ def _note(job: Job, version: Version) -> None:
 def _stage_spec(job: Job, spec: Spec, draft: Draft) -> Version:
     workspace, meter = job.workspace, job.meter or Meter()
     meter.enter(Phase.LISTING)
-    load_tables()  # imports pyarrow in the background, while the sources are listed
     with transferring(job, spec) as (sources, fill), SpooledTemporaryFile(SPOOLED) as file:
         unchanged = Unchanged(workspace, spec, sources)
         listed = list_sources(workspace, spec, sources, meter, job.cancel)
@@ -152,7 +151,10 @@ def _planned(
     file: IO[bytes],
 ) -> Iterator[PlannedObject]:
     """The plan; empty when the listing is unchanged. A thread of the transfer iterates it, since a source may hang."""
-    last = workspace.catalog.ref(spec.dataset, LATEST)
+    last, stream = workspace.catalog.ref(spec.dataset, LATEST), iter(listed)
+    first = list(islice(stream, 1))
+    load_tables()  # imports pyarrow in the background, and would delay the first request
+    listed = chain(first, stream)
     if last and unchanged.is_noted(last):
         digest = ListingDigest(spec, sources)
         listed = spool(listed, digest, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache, partial
 from itertools import islice
 
@@ -44,7 +44,9 @@ def space_for(workspace: Workspace, writer: Lease, *, is_repair: bool = False) -
 def claim_space(
     workspace: Workspace, space: Space, planned: Iterator[PlannedObject], groups: Sequence[SourceGroup], kept: Draft
 ) -> Iterator[PlannedObject]:
-    """Pass a plan on once space is claimed for what it fetches: all of it at once, unless the plan takes long.
+    """Pass a plan on once space is claimed for what it fetches.
+
+    All of it at once, unless the plan takes long or the volume has far more room than its first `BATCH` objects need.
 
     `kept` holds the reused blobs when room must be made; nobody else may use it.
 
@@ -52,31 +54,29 @@ def claim_space(
         NoSpace: There is too little space, and not enough can be freed.
     """
     missing = partial(_missing, workspace, groups, workspace.settings.of(Limits).part)
+
+    def needed(part: Collection[PlannedObject]) -> int:
+        return sum(missing(entry) for entry in part if entry.action is Action.FETCH)
+
+    def hold_reused(part: Collection[PlannedObject]) -> None:
+        # Before versions are evicted: a blob that goes with its last version would have to be fetched again.
+        for reused in (entry for entry in part if entry.action is Action.REUSE):
+            kept.hold(Entry(reused.path, reused.object.size, reused.digest))
+
     deadline = time.monotonic() + PATIENCE
     ahead: deque[PlannedObject] = deque()
     for planned_object in planned:
         ahead.append(planned_object)
         # A listing may take long: claim what is planned by now, and let the copying begin.
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or (len(ahead) == BATCH and space.is_ample(needed(ahead))):
             break
-    _claim(space, ahead, missing, kept)
+    space.claim(needed(ahead), partial(hold_reused, ahead))
     # Taken out one by one, so that a long plan does not stay in memory during the transfer.
     while ahead:
         yield ahead.popleft()
     while batch := list(islice(planned, BATCH)):
-        _claim(space, batch, missing, kept)
+        space.claim(needed(batch), partial(hold_reused, batch))
         yield from batch
-
-
-def _claim(
-    space: Space, planned: Collection[PlannedObject], missing: Callable[[PlannedObject], int], kept: Draft
-) -> None:
-    def hold_reused() -> None:
-        # Before versions are evicted: a blob that goes with its last version would have to be fetched again.
-        for reused in (entry for entry in planned if entry.action is Action.REUSE):
-            kept.hold(Entry(reused.path, reused.object.size, reused.digest))
-
-    space.claim(sum(missing(entry) for entry in planned if entry.action is Action.FETCH), hold_reused)
 
 
 def _missing(workspace: Workspace, groups: Sequence[SourceGroup], part: int, planned: PlannedObject) -> int:

@@ -5,6 +5,7 @@ The proxy connects to the server, so the server's address can only be checked by
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -27,7 +28,9 @@ class Proxy(NamedTuple):
 
 def environment_proxies() -> Proxies:
     """The environment's proxy settings now; empty where it names no proxy."""
-    from urllib.request import getproxies_environment  # late, with all of Python's client: no local source needs it
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return ()
+    from urllib.request import getproxies_environment  # late, with all of Python's client
 
     settings = getproxies_environment()
     # Sorted, because clients with equal settings share connections.
