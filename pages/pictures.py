@@ -1,7 +1,7 @@
 """Take the pictures of the pages from a real run of the demo: `make pictures`. Needs Debian's package chromium.
 
 report.png      the report of the refused delivery, as the first screen of a browser shows it
-terminal.png    what `stagegate check` prints of that delivery
+refused.svg     the first lines that `stagegate check` prints of that delivery
 pages.png       the inbox that `stagegate serve` shows of it
 prefect.png     the run that accepted the mended delivery, in Prefect's own interface
 """
@@ -9,14 +9,18 @@ prefect.png     the run that accepted the mended delivery, in Prefect's own inte
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import DIMMED_MONOKAI
+from rich.text import Text
 
 from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.testing.launching import answers_http, launched
@@ -24,11 +28,9 @@ from prefect_stagegate.testing.servers import free_port
 
 PICTURES = Path(__file__).parents[1] / "docs/pictures"
 BIN = Path(sys.executable).parent
-TERMINAL = (
-    '<body style="margin:0;background:#16181d"><pre style="margin:0;padding:20px 24px;color:#e4e6eb;'
-    'font:13px/1.45 DejaVu Sans Mono,monospace;white-space:pre-wrap">{}</pre>'
-)
-COLUMNS = 140
+COLUMNS, LINES = 140, 18
+FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+"""Rich's pictures name fonts of another host, which pages load nothing from."""
 
 
 def main() -> None:
@@ -38,9 +40,7 @@ def main() -> None:
         demo = Path(made) / "demo"
         subprocess.run([BIN / "stagegate", "demo", "--folder", demo], check=True)
         draw((demo / "report.html").as_uri(), "report.png", 1200, 900)
-        terminal = Path(made) / "terminal.html"
-        terminal.write_text(TERMINAL.format(escape(_refusal(demo))))
-        draw(terminal.as_uri(), "terminal.png", 1200, 600)
+        (PICTURES / "refused.svg").write_text(drawn(_refusal(demo), "stagegate check"))
         with pages(demo) as inbox:
             draw(inbox, "pages.png", 1200, 840)
         with prefect(demo) as page_of_run:
@@ -56,6 +56,15 @@ def draw(url: str, name: str, width: int, height: int) -> None:
         subprocess.run([*browser, f"--screenshot={PICTURES / name}", url], check=True)
 
 
+def drawn(text: str, title: str) -> str:
+    """A terminal's text as SVG."""
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(record=True, width=COLUMNS, file=nowhere)
+        console.print(Text(text.rstrip()))
+    # The same name in each run, so that a picture changes when its text does.
+    return FONTS.sub("", console.export_svg(title=title, theme=DIMMED_MONOKAI, unique_id="terminal"))
+
+
 def _refusal(demo: Path) -> str:
     """The command that asks the gate about the refused delivery, and what it prints."""
     catalog = open_workspace(demo / "cache", demo / "catalog").catalog
@@ -69,7 +78,8 @@ def _refusal(demo: Path) -> str:
         text=True,
         check=False,  # a refusal is exit code 3
     )
-    return f"$ {' '.join(command)}\n{done.stdout}"
+    first = "".join(done.stdout.splitlines(keepends=True)[:LINES])
+    return f"$ {' '.join(command)} | head -n {LINES}\n{first}"
 
 
 @contextmanager

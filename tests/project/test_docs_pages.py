@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -39,6 +40,24 @@ def test_the_pages_show_what_the_commands_print(row: tuple[str, ...], tmp_path: 
         if "from prefect import flow" in page:  # commands that tell a server of gates take longer
             environment["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
         assert rerun(page, tmp_path, environment) == page, f"python -m tests.support.transcript docs/{row[-1]}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
+def test_first_screen_works_as_printed(name: str, tmp_path: Path) -> None:
+    first = (ROOT / name).read_text().partition("\n## ")[0]
+    commands = [line for kind, text in BLOCK.findall(first) if kind == "console" for line in text.splitlines()]
+    assert len(commands) == 5
+    (tmp_path / "trips").mkdir()
+    (tmp_path / "trips/2026-01.csv").write_text("day,distance\n2026-01-01,4.2\n")
+    words = ["bash", "-euo", "pipefail", "-c", "\n".join(commands)]
+    environment = {**os.environ, **reader(tmp_path)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("2026-01.csv\n")
+
+
+def test_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
 
 def test_trigger_on_the_page_of_events_is_one_of_prefects() -> None:
