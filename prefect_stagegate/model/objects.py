@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar, dataclass_transform
 
 from prefect_stagegate.errors import StagegateError
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass_transform(frozen_default=True)
+def value(cls: type[T]) -> type[T]:
+    """Make a dataclass of fields that never change: type checkers refuse an assignment.
+
+    Python itself does not: a frozen one takes 2.5 times as long to make, and a staging makes 14 for each object.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
+
+@value
 class Pin:
     """The value that a source changes when an object's bytes change: an ETag, a version, a modification time."""
 
@@ -25,7 +36,7 @@ class Pin:
         return f"{self.kind}:{self.value}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SourceObject:
     """One object as a source lists it."""
 
@@ -51,7 +62,7 @@ class Action(StrEnum):
     FETCH = "fetch"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlannedObject:
     """The plan for one listed object."""
 
@@ -119,7 +130,7 @@ Proof = Literal["computed", "server", "manifest"]
 the digest of an earlier manifest or of the pin memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Receipt:
     """The record of one object whose bytes are in the cache."""
 
@@ -132,7 +143,7 @@ class Receipt:
     """Bytes that came over the wire for it in this run; 0 when the cache had them."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """One row of a manifest."""
 
@@ -141,7 +152,7 @@ class Entry:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """The source of one entry, and how its digest was proved."""
 

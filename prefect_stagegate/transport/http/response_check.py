@@ -54,12 +54,14 @@ def parse_headers(lines: Iterable[bytes]) -> Headers | None:
     """
     text = b"".join(lines).decode("iso-8859-1").replace("\r\n", "\n")
     head, ended, _ = text[text.rfind("\nHTTP/") + 1 :].partition("\n\n")
-    headers: Headers = {}
-    for line in head.split("\n")[1:]:
-        name, _, value = line.partition(":")
-        name, value = name.strip().lower(), value.strip()
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers if ended else None
+    if not ended:
+        return None
+    rows = [line.partition(":") for line in head.split("\n")[1:]]
+    headers = {name.strip().lower(): value.strip() for name, _, value in rows}
+    if len(headers) < len(rows):  # some occur more than once
+        for name in headers:
+            headers[name] = ", ".join(value.strip() for other, _, value in rows if other.strip().lower() == name)
+    return headers
 
 
 def status_of(lines: Sequence[bytes]) -> int:
@@ -87,18 +89,20 @@ def require_expected(request: Request, response: Response, received: int) -> Non
         SourceError: The response has no Content-Range, or is no object.
         StagegateError: What the request's `verify` raised.
     """
+    length = request.length
     if request.range:
         _require_range(request, request.range, response)
-    elif request.size is not None and request.method != "HEAD" and response.status != _OK:
+    elif length is not None and response.status != _OK and request.method != "HEAD":
         raise SourceError(f"The server answers {response.status} and sends no object")
-    if request.method != "HEAD" and request.length is not None and received != request.length:
+    if length is None:
+        if received > request.limit:
+            raise _too_long(request, response.status, origin_of(request.url).address)
+    elif received != length and request.method != "HEAD":
         # A whole response that announced its length is of another object; one that did not may have broken off.
-        if not request.range and (received > request.length or "content-length" in response.headers):
+        if not request.range and (received > length or "content-length" in response.headers):
             raise _changed()
-        message = f"The server sent {count_text(received, 'byte')} instead of the expected {request.length:,}"
+        message = f"The server sent {count_text(received, 'byte')} instead of the expected {length:,}"
         raise SourceUnavailable(message, hint=_LATER)
-    if request.length is None and received > request.limit:
-        raise _too_long(request, response.status, origin_of(request.url).address)
     if request.verify:
         request.verify(response)
 
