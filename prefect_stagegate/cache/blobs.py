@@ -121,7 +121,7 @@ class Blobs:
         words = "\0".join(identity).encode("utf-8", "surrogateescape")
         return f"{self._ingest}/{hashlib.blake2b(words, digest_size=20).hexdigest()}"
 
-    def commit(self, claim: Claim, digest: str, size: int, *, sync: bool) -> None:
+    def commit(self, claim: Claim, digest: str, size: int, *, sync: bool) -> bool:
         """Make the claimed file the blob `digest`. The caller has hashed its bytes.
 
         The claim stays until it is dropped, so that whoever waits for it finds the digest in the pin memory.
@@ -129,10 +129,14 @@ class Blobs:
         With `sync` the bytes become durable now, if the cache's durability wants that at all. Otherwise `sync()` must
         follow before anything names the blob.
 
+        Returns:
+            Whether they are durable now.
+
         Raises:
             CacheError: The volume refuses; the blob is not visible.
         """
         target = self._layout.blob_path(digest)
+        synced = self._durability is Durability.FULL or (sync and self._durability is Durability.BATCH)
         try:
             # A writer that flock did not keep out may have changed the file since it was hashed.
             if os.fstat(claim.file).st_size != size:
@@ -140,7 +144,7 @@ class Blobs:
             # Read-only before it is visible: a blob may never be written to.
             os.fchmod(claim.file, READ_ONLY_FILE)
             # Before the link: after a power cut, a blob is durable, or a mark says that it must be read again.
-            if self.is_synced(requested=sync):
+            if synced:
                 os.fsync(claim.file)
             elif self._durability is not Durability.NONE:
                 self._unsynced.add(digest)
@@ -157,6 +161,7 @@ class Blobs:
                 sync_folder(Path(folder))
         except OSError as error:
             raise cache_error(error, "store the blob", Path(target)) from error
+        return synced
 
     def _place(self, claim: Claim, target: str, digest: str) -> None:
         try:
@@ -177,10 +182,6 @@ class Blobs:
             Quarantine(self._layout).put(rot)
         else:  # its bytes are right, but somebody may write to it and change them
             self._layout.discard(Path(target))
-
-    def is_synced(self, *, requested: bool) -> bool:
-        """Whether a blob gets an fsync of its own, given that its writer requests one or not."""
-        return self._durability is Durability.FULL or (requested and self._durability is Durability.BATCH)
 
     def sync(self) -> bool:
         """Make every blob that was committed so far durable; False when the cache's durability is `none`.

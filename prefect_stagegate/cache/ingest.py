@@ -250,8 +250,7 @@ def _parts(lines: bytes) -> dict[int, Note]:
     }
 
 
-def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+def write_all(descriptor: int, data: memoryview | bytes, offset: int) -> None:
     """Write all of `data` at `offset`."""
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
+    while len(data) > (written := os.pwrite(descriptor, data, offset)):
+        data, offset = memoryview(data)[written:], offset + written

@@ -49,6 +49,10 @@ class EventLoop:
         context = contextvars.copy_context()
         self.thread = threading.Thread(target=context.run, args=(self._run,), name=f"stagegate-{name}", daemon=True)
 
+    def is_here(self) -> bool:
+        """Whether the caller's thread is the loop's."""
+        return threading.get_ident() == self.thread.ident
+
     def start(self) -> None:
         """Start the thread."""
         self.thread.start()
@@ -83,7 +87,7 @@ class EventLoop:
         return 0
 
     def _wake_up(self) -> None:
-        if threading.get_ident() != self.thread.ident:
+        if not self.is_here():
             self._woken.set()
 
     def _run(self) -> None:

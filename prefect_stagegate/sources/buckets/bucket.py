@@ -87,6 +87,8 @@ class BucketSource(HttpReads):
         Raises:
             ObjectChanged: The response holds another state of the object.
         """
+        if etag and response.has_etag(etag):
+            return
         headers = response.headers
         sent_version = headers.get("x-goog-generation", "") or headers.get("x-amz-version-id", "")
         other_version = version and sent_version and sent_version != version

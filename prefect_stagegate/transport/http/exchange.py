@@ -28,7 +28,7 @@ from prefect_stagegate.transport.http.request_policy import (
 from prefect_stagegate.transport.http.response_check import (
     TOO_LONG,
     failure_of,
-    parse_headers,
+    head_of,
     require_expected,
     status_of,
 )
@@ -157,8 +157,23 @@ class Exchange:
             handle.setopt(pycurl.HTTPHEADER, headers)
         else:
             handle.unsetopt(pycurl.HTTPHEADER)  # an empty list would keep the last request's headers
+        # The limit holds for errors, too, whose body may be longer than the expected one.
+        length = request.length
+        handle.setopt(pycurl.MAXFILESIZE_LARGE, max(request.limit if length is None else length, MAX_ERROR_BODY))
+        if not request.is_plain:
+            self._configure_more(handle)
+        handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
+        # Chunks that are kept must be copies; others are views, which saves the copy.
+        writer = self.writer(handle, pause)
+        handle.setopt(pycurl.WRITEFUNCTION, writer, use_memoryview=self.buffer is not None or self.sink is not None)
+
+    def _configure_more(self, handle: pycurl.Curl) -> None:
+        """Set the options of a request that is more than a GET without a time limit."""
+        request = self.target
         if request.method == "HEAD":
             handle.setopt(pycurl.NOBODY, 1)
+            # libcurl would compare the Content-Length of a HEAD response, which is the object's.
+            handle.setopt(pycurl.MAXFILESIZE_LARGE, 0)
         elif request.upload is not None:
             request.upload.rewind()
             handle.setopt(pycurl.UPLOAD, 1)
@@ -168,17 +183,8 @@ class Exchange:
         elif request.method != "GET" or request.body is not None:
             handle.setopt(pycurl.CUSTOMREQUEST, request.method)
             handle.setopt(pycurl.POSTFIELDS, request.body or b"")
-        # The limit holds for errors, too, whose body may be longer than the expected one.
-        expected = request.length if request.length is not None else request.limit
-        # libcurl would compare the Content-Length of a HEAD response, which is the object's.
-        most = 0 if request.method == "HEAD" else max(expected, MAX_ERROR_BODY)
-        handle.setopt(pycurl.MAXFILESIZE_LARGE, most)
         if request.timeout:
             handle.setopt(pycurl.TIMEOUT_MS, int(request.timeout * 1000))
-        handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
-        # Chunks that are kept must be copies; others are views, which saves the copy.
-        writer = self.writer(handle, pause)
-        handle.setopt(pycurl.WRITEFUNCTION, writer, use_memoryview=self.buffer is not None or self.sink is not None)
 
     def _read_upload(self, upload: Upload, size: int) -> bytes | int:
         try:
@@ -210,9 +216,9 @@ class Exchange:
         is_cut = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG
         if code and not is_cut:
             raise self.error or self._failure(code, status, handle)
-        if (headers := parse_headers(self.lines)) is None:
+        if not (head := head_of(self.lines)):
             raise failure_of(self.target, pycurl.E_GOT_NOTHING, 0, refused=False)
-        response = Response(status, headers, self.target.url, body, self.redirects)
+        response = Response(status, head, self.target.url, body, self.redirects)
         if response.is_success:
             require_expected(self.target, response, self.received)
         elif status >= _ERRORS:

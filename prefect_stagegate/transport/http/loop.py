@@ -15,7 +15,6 @@ import threading
 import time
 import weakref
 from collections import defaultdict, deque
-from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
@@ -82,6 +81,9 @@ class Loop(EventLoop):
         self._timer: float | None = None
         self._allowed: frozenset[str] | None = None
         self._free: defaultdict[Client, list[_Slot]] = defaultdict(list)
+        self._client: Client | None = None
+        self._slots: list[_Slot] = []
+        """Those of `_client` that serve no exchange now."""
         self._under_way: dict[pycurl.Curl, _Slot] = {}
         self._waiting: deque[Exchange] = deque()
         self._resolving: defaultdict[_ProxyKey, list[Exchange]] = defaultdict(list)
@@ -129,7 +131,7 @@ class Loop(EventLoop):
 
     def _wake_up(self) -> None:
         # The loop's own thread looks at everything again before it waits.
-        if threading.get_ident() != self.thread.ident:
+        if not self.is_here():
             os.eventfd_write(self._wake, 1)
 
     def _turn(self) -> None:
@@ -208,8 +210,10 @@ class Loop(EventLoop):
 
     def _slot(self, exchange: Exchange, proxy: Proxy | None) -> _Slot:
         client = exchange.request.client
-        free = self._free[client]
-        slot = free.pop() if free else self._new_slot(client, free)
+        # Most requests are of the client of the last one; a look-up by its value would compare all its settings.
+        if client is not self._client:
+            self._client, self._slots = client, self._free[client]
+        slot = self._slots.pop() if self._slots else self._new_slot(client, self._slots)
         slot.exchange = exchange
         exchange.reset()
         exchange.configure(slot.handle, self._pause)
@@ -284,9 +288,9 @@ class Loop(EventLoop):
             if not is_reusable and not code:
                 shut_down(handle)  # before `remove_handle`, after which the handle has no socket
         self._multi.remove_handle(handle)
-        exchange.handle, target = None, exchange.target
+        exchange.handle = None
         # Only plain reads share handles: what one request sets would stay set for the next.
-        if target.method == "GET" and target.body is None and not target.timeout and not exchange.fresh:
+        if exchange.target.is_plain and not exchange.fresh:
             handle.unsetopt(pycurl.WRITEFUNCTION)  # it refers to the body, which would stay in memory
             slot.free.append(slot)
         else:
@@ -405,8 +409,10 @@ class Loop(EventLoop):
         """Called by libcurl with the event to wait for on a descriptor."""
         if event == pycurl.POLL_REMOVE:
             if self._masks.pop(descriptor, None) is not None:
-                with suppress(OSError):  # one that is closed is unregistered already
+                try:  # noqa: SIM105 - `suppress` would cost as much again, and this is done for each request
                     self._epoll.unregister(descriptor)
+                except OSError:
+                    pass  # one that is closed is unregistered already
             return
         mask = (_READABLE if event & pycurl.POLL_IN else 0) | (_WRITABLE if event & pycurl.POLL_OUT else 0)
         # epoll refuses to register a descriptor twice, and libcurl also tells changes of what is watched.

@@ -82,28 +82,70 @@ class Request:
     """Raises a `StagegateError` for a response below 300 that is of another object. Must not block."""
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is a GET without a body and without a limit of time, as those of all objects are."""
+        return self.method == "GET" and self.body is None and self.upload is None and not self.timeout
+
+    @property
     def length(self) -> int | None:
         """Length of a successful response's body, where known."""
         return self.range[1] - self.range[0] if self.range else self.size
 
 
-@dataclass(slots=True)
 class Response:
-    """The last response to a request, after redirects."""
+    """The last response to a request, after redirects.
 
-    status: int
-    headers: Headers
-    url: str
-    """The URL that was requested last."""
-    body: bytes = b""
-    """Empty where the body went into a buffer or sink. Of an error at most `MAX_ERROR_BODY` bytes."""
-    redirects: tuple[Headers, ...] = ()
-    """The headers of each redirect response, in order."""
+    Attributes:
+        status: Its status.
+        url: The URL that was requested last.
+        body: Empty where the body went into a buffer or sink. Of an error at most `MAX_ERROR_BODY` bytes.
+        redirects: The headers of each redirect response, in order.
+    """
+
+    __slots__ = ("_head", "_headers", "body", "redirects", "status", "url")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Headers | str,
+        url: str,
+        body: bytes = b"",
+        redirects: tuple[Headers, ...] = (),
+    ) -> None:
+        self.status, self.url, self.body, self.redirects = status, url, body, redirects
+        self._head = headers if isinstance(headers, str) else ""
+        self._headers = None if isinstance(headers, str) else headers
+
+    @property
+    def headers(self) -> Headers:
+        """The headers, parsed when they are asked for: of most objects nobody asks."""
+        if self._headers is None:
+            self._headers = parse_headers(self._head)
+        return self._headers
+
+    def has_etag(self, etag: str) -> bool:
+        """Whether the response names this strong etag, by a look that may miss it where servers write it oddly."""
+        rest = f'tag: "{etag}"\n'
+        return f"\nE{rest}" in self._head or f"\ne{rest}" in self._head or f'\nETag: "{etag}"\n' in self._head
 
     @property
     def is_success(self) -> bool:
         """Whether its status is below 300."""
         return self.status < _REDIRECTS
+
+
+def parse_headers(head: str) -> Headers:
+    r"""The headers in the lines of a response's head, but its first.
+
+    >>> parse_headers("HTTP/1.1 200 OK\nA: 1\na:2")
+    {'a': '1, 2'}
+    """
+    headers: Headers = {}
+    for line in head.splitlines()[1:]:
+        name, _, value = line.partition(":")
+        name, value = name.strip().lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import pycurl
 
 from prefect_stagegate.errors import ObjectChanged, SourceError, SourceUnavailable, StagegateError
-from prefect_stagegate.transport.http.messages import Headers, Request, Response
+from prefect_stagegate.transport.http.messages import Request, Response
 from prefect_stagegate.transport.http.request_policy import origin_of
 from prefect_stagegate.units import count_text
 
@@ -43,25 +43,19 @@ class CertificateNotTrusted(SourceError):
     """The server's certificate is not trusted."""
 
 
-def parse_headers(lines: Iterable[bytes]) -> Headers | None:
-    r"""The headers of the last response, without those of a proxy's tunnel and of interim responses, and trailers.
+def head_of(lines: Iterable[bytes]) -> str:
+    r"""The head of the last response, without those of a proxy's tunnel and of interim responses, and trailers.
 
-    None where no empty line ends them: libcurl accepts a response that was cut in its head.
+    Empty where no empty line ends it: libcurl accepts a response that was cut in its head.
 
-    >>> parse_headers([b"HTTP/1.1 100\r\n", b"\r\n", b"HTTP/1.1 200 OK\n", b"A: 1\r\n", b"a:2\n", b"\n", b"b: 3\n"])
-    {'a': '1, 2'}
-    >>> parse_headers([b"HTTP/1.1 100\r\n", b"\r\n", b"HTTP/1.1 200 OK\r\n", b"A: 1\r\n"])
+    >>> head_of([b"HTTP/1.1 100\r\n", b"\r\n", b"HTTP/1.1 200 OK\n", b"A: 1\r\n", b"a:2\n", b"\n", b"b: 3\n"])
+    'HTTP/1.1 200 OK\nA: 1\na:2\n'
+    >>> head_of([b"HTTP/1.1 100\r\n", b"\r\n", b"HTTP/1.1 200 OK\r\n", b"A: 1\r\n"])
+    ''
     """
     text = b"".join(lines).decode("iso-8859-1").replace("\r\n", "\n")
     head, ended, _ = text[text.rfind("\nHTTP/") + 1 :].partition("\n\n")
-    if not ended:
-        return None
-    rows = [line.partition(":") for line in head.split("\n")[1:]]
-    headers = {name.strip().lower(): value.strip() for name, _, value in rows}
-    if len(headers) < len(rows):  # some occur more than once
-        for name in headers:
-            headers[name] = ", ".join(value.strip() for other, _, value in rows if other.strip().lower() == name)
-    return headers
+    return head + "\n" if ended else ""
 
 
 def status_of(lines: Sequence[bytes]) -> int:

@@ -64,9 +64,12 @@ class CredentialKeeper(Generic[T]):
 
     def current(self) -> T | None:
         """The credential; None while there is none, or while an expired one is being renewed. Never blocks."""
+        credential = self._credential
+        # The common case first: each request asks.
+        if credential is not None and credential.expires_at is None:
+            return credential.value
         if self._is_due():
             self._renew_in_background()
-        credential = self._credential
         # After a failed renewal the old credential is used: the server then says what is wrong.
         if credential is None or (not self.failure and _seconds_left(credential) <= 0):
             return None

@@ -78,11 +78,15 @@ class Hasher:
 
     def __init__(self, checksums: Offers, size: int) -> None:
         self._blake3 = blake3()
-        self._expected = dict(checksums).get("blake3", "")
+        self._expected = ""
         """The BLAKE3 digest that the source offers; computed anyway, so it costs nothing."""
-        self._offered: list[tuple[str, str, Any]] = [
-            (name, value, _new_hasher(name, size)) for name, value in _checkable(checksums)
-        ]
+        self._offered: list[tuple[str, str, Any]] = []
+        self._mismatch: str | None = None
+        for name, value in checksums:
+            if name == "blake3":
+                self._expected = value
+            elif _is_checkable(name, checksums):
+                self._offered.append((name, value, _new_hasher(name, size)))
 
     def update(self, data: Buffer) -> None:
         """Add the next bytes."""
@@ -106,7 +110,12 @@ class Hasher:
         return f"blake3:{self.hexdigest()}"
 
     def mismatch(self) -> str:
-        """The first of the source's checksums that the bytes fail, as a sentence; empty when they pass all."""
+        """The first of the source's checksums that all bytes fail, as a sentence; empty when they pass all."""
+        if self._mismatch is None:
+            self._mismatch = self._find_mismatch()
+        return self._mismatch
+
+    def _find_mismatch(self) -> str:
         for name, value, hasher in self._offered:
             if (actual := hasher.hexdigest()) != value:
                 return f"the source says {name} {value}, and the bytes have {actual}"
@@ -120,10 +129,13 @@ class Hasher:
         return bool(self._offered or self._expected)
 
 
-def _checkable(offers: Offers) -> Offers:
-    """The checksums to check: not MD5 where CRC32C can be, which finds damage at a twentieth of the cost."""
-    left_out = "md5" if "crc32c" in dict(offers) and crc32c_library() is not None else "crc32c"
-    return tuple((name, value) for name, value in offers if name != left_out and name in (*CHECKSUMS, "crc32c"))
+def _is_checkable(name: str, offers: Offers) -> bool:
+    """Whether to check a checksum: not MD5 where CRC32C can be, which finds damage at a twentieth of the cost."""
+    if name == "crc32c":
+        return crc32c_library() is not None
+    if name == "md5" and len(offers) > 1:
+        return "crc32c" not in dict(offers) or crc32c_library() is None
+    return name in CHECKSUMS
 
 
 def _new_hasher(name: str, size: int) -> Any:

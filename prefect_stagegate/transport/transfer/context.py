@@ -102,25 +102,35 @@ class TransferContext:
         """Report bytes that came over the wire."""
         self.progress.moved(count)
 
-    def finish(self, job: FetchJob, claim: Claim, hasher: Hasher, *, fetched: int, started: float, sync: bool) -> Done:
+    def finish(
+        self,
+        job: FetchJob,
+        claim: Claim,
+        hasher: Hasher,
+        *,
+        fetched: int,
+        started: float,
+        sync: bool,
+        spent: tuple[float, float] = (0.0, 0.0),
+    ) -> Done:
         """Verify the bytes of the claimed file and make them a blob.
 
         `hasher` has hashed all of them, and `fetched` of them came over the wire in this run. The first one was read at
-        `started`, in seconds since the epoch.
+        `started`, in seconds since the epoch. `spent` are seconds of hashing and of writing that nobody counted yet.
         """
-        assert job.listed is not None  # noqa: S101
-        mark = time.perf_counter()
+        listed = job.listed
+        assert listed is not None  # noqa: S101
+        began = time.perf_counter()
         by_server, digest = verify_bytes(job, hasher), hasher.digest()
-        mark = self.stats.lap("hashing", mark)
+        verified = time.perf_counter()
         # After the last byte and before the blob has its name: the object may have changed while it was read.
-        job.source.confirm(job.listed)
-        mark = self.stats.lap("network", mark)
-        self.store.blobs.commit(claim, digest, job.listed.size, sync=sync)
-        self.stats.lap("disk", mark)
-        self.stats.count_place(job.place, fetched)
+        job.source.confirm(listed)
+        confirmed = time.perf_counter()
+        synced = self.store.blobs.commit(claim, digest, listed.size, sync=sync)
+        hashing, disk = spent[0] + verified - began, spent[1] + time.perf_counter() - confirmed
+        self.stats.count_stored(job.place, fetched, hashing=hashing, disk=disk)
         receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
-        unsynced = 0 if self.store.blobs.is_synced(requested=sync) else max(job.listed.size, BLOCK)
-        return Done(receipt, claim, self._row(job, digest, started), unsynced)
+        return Done(receipt, claim, self._row(job, digest, started), 0 if synced else max(listed.size, BLOCK))
 
     def _receipt(self, job: FetchJob, digest: str, *, fetched: int, by_server: bool) -> Receipt:
         # A mirror's or a node's copy counts as the object that the source listed.

@@ -95,6 +95,16 @@ class TransferStats:
             self.seconds[side] += now - since
         return now
 
+    def count_stored(self, place: tuple[Tier, str], size: int, *, hashing: float = 0.0, disk: float = 0.0) -> None:
+        """Count an object, its bytes that came from a place, and the seconds in which it was hashed and written."""
+        with self._lock:
+            if hashing:
+                self._threads.add(threading.get_ident())
+                self.seconds["hashing"] += hashing
+                self.seconds["disk"] += disk
+            objects, total = self.places.get(place, (0, 0))
+            self.places[place] = (objects + 1, total + size)
+
     def start(self) -> None:
         """Measure `wall` from now on."""
         self._began = time.monotonic()
@@ -120,12 +130,6 @@ class TransferStats:
         """Count seconds of other threads: of a sync, or of a back-off before a retry."""
         with self._lock:
             self.seconds[side] += seconds
-
-    def count_place(self, place: tuple[Tier, str], size: int) -> None:
-        """Count an object that came from a place, and its bytes."""
-        with self._lock:
-            objects, total = self.places.get(place, (0, 0))
-            self.places[place] = (objects + 1, total + size)
 
     def resume(self, size: int) -> None:
         """Count bytes that an interrupted run had fetched."""
@@ -176,7 +180,7 @@ class TransferStats:
         if not receipt.fetched:
             self.reused += receipt.object.size
             if receipt.object.size:  # an empty object that was read is counted by then
-                self.count_place(("cache", ""), receipt.object.size)
+                self.count_stored(("cache", ""), receipt.object.size)
 
 
 class Speed:
@@ -237,7 +241,6 @@ class Meter(Progress):
         """Note an object whose fetch begins."""
         with self._lock:
             self._begun[path] = None
-            self._begun.move_to_end(path)
             if len(self._begun) > MOST_BEGUN:  # objects that failed are never done
                 self._begun.popitem(last=False)
         self._next.started(path)

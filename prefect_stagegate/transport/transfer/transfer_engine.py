@@ -31,7 +31,7 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     StagegateError,
 )
-from prefect_stagegate.model import Action, PlannedObject, Receipt
+from prefect_stagegate.model import Action, PlannedObject, Receipt, SourceObject
 from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.transport.event_loop import EventLoop
 from prefect_stagegate.transport.transfer.context import Done, TransferContext
@@ -249,47 +249,43 @@ class TransferEngine:
             return exchanges
         # Parts first: an open object holds a file and a claim until its last part came.
         while len(exchanges) < room and (part := self._queues.next_part()):
-            self._add(exchanges, self._queues.of(part.download.job), partial(self._begin_part, part))
+            if exchange := self._begin_part(self._queues.of(part.download.job), part):
+                exchanges.append(exchange)
         startable = self._queues.startable()
         while len(exchanges) < room and not self._too_many_failed and (started := next(startable, None)):
-            self._add(exchanges, started[0], partial(self._begin, *started))
+            if exchange := self._begin(*started):
+                exchanges.append(exchange)
         return exchanges
-
-    def _add(self, exchanges: list[Exchange], queue: SourceQueue, begin: Callable[[], Exchange | None]) -> None:
-        """Add the exchange that `begin` makes; give its connection back where it makes none."""
-        exchange = None
-        try:
-            exchange = begin()
-        finally:
-            if exchange is None:
-                queue.release()
-        if exchange:
-            exchanges.append(exchange)
 
     def _begin(self, queue: SourceQueue, job: FetchJob) -> Exchange | None:
         """Start an object: the exchange of its request, or None where a worker or another stager has it."""
         self._context.progress.started(job.planned.path)
-        if job.listed is None:
-            self._helpers.submit(partial(self._look_up, queue, job))
-            return None
-        if job.replicas and job.replicas[0].is_dropped:
-            self._requeue(job.asking(job.replicas))
-            return None
-        if self._queues.is_large(job):
-            return self._begin_large(queue, job)
-        read = Read(queue, job)
+        exchange = None
         try:
-            # Before the claim: an object that can't be requested leaves no claim behind.
-            request = read.request()
-            queue.blocks = request is None
-            if request is None:
-                self._read_blocking(queue, job)
-                return None
-            read.whole = self._claimed_whole(job)
+            if job.listed is None:
+                self._helpers.submit(partial(self._look_up, queue, job))
+            elif job.replicas and job.replicas[0].is_dropped:
+                self._requeue(job.asking(job.replicas))
+            elif self._queues.is_large(job):
+                exchange = self._begin_large(queue, job)
+            else:
+                exchange = self._begin_whole(queue, job, job.listed)
         except SourceError as error:
             self.handle_failure(job, error)
+        finally:
+            if exchange is None:
+                queue.release()
+        return exchange
+
+    def _begin_whole(self, queue: SourceQueue, job: FetchJob, listed: SourceObject) -> Exchange | None:
+        # Before the claim: an object that can't be requested leaves no claim behind.
+        request = queue.source.request(listed, 0, listed.size)
+        queue.blocks = request is None
+        if request is None:
+            self._read_blocking(queue, job)
             return None
-        return self._exchange(read, request) if read.whole else None
+        whole = self._claimed_whole(job)
+        return self._exchange(Read(queue, job, whole), request) if whole else None
 
     def _begin_large(self, queue: SourceQueue, job: FetchJob) -> Exchange | None:
         """Have a helper open a large object. First ask a replica for it: a wait must not take an open place."""
@@ -300,32 +296,33 @@ class TransferEngine:
         self._helpers.submit(partial(self._open_large, job))
         return None
 
-    def _begin_part(self, part: Part) -> Exchange | None:
-        job = part.download.job
-        read = Read(self._queues.of(job), job, part=part)
+    def _begin_part(self, queue: SourceQueue, part: Part) -> Exchange | None:
+        read, exchange = Read(queue, part.download.job, part=part), None
         try:
-            request = read.request()
+            if request := read.request():
+                exchange = self._exchange(read, request)
+            else:
+                queue.readers.submit(partial(self._read_part, part))
         except SourceError as error:
             part.download.give_up(part)
             self._fail_part_of(part.download, error)
-            return None
-        if request is None:
-            read.queue.readers.submit(partial(self._read_part, part))
-            return None
-        return self._exchange(read, request)
+        finally:
+            if exchange is None:
+                queue.release()
+        return exchange
 
     def _exchange(self, read: Read, request: Request) -> Exchange:
         read.attempt, read.started, read.connected = read.attempt + 1, time.monotonic(), True
         read.queue.reads.add(read)
-        buffer, sink = None, None
-        if read.part:
+        buffer, sink, whole = None, None, read.whole
+        if whole:
+            # A repeated request begins with the first byte again.
+            whole.restart()
+            if whole.size > self._queues.small:
+                sink = whole.take
+        elif read.part:
             start, end = read.bounds
             buffer = memoryview(read.part.buffer)[: end - start]
-        elif read.whole:
-            # A repeated request begins with the first byte again.
-            read.whole.restart()
-            if read.whole.size > self._queues.small:
-                sink = read.whole.take
         make, throttle = cast("Loop", self._loop).exchange, read.queue.retrier.throttle
         return make(request, self._read_ended, buffer=buffer, sink=sink, meter=throttle, owner=read)
 
@@ -333,36 +330,31 @@ class TransferEngine:
 
     def _read_ended(self, exchange: Exchange) -> None:
         read: Read = exchange.owner
+        queue, response = read.queue, exchange.response
         read.connected = False
-        read.queue.release()
+        queue.release()
         self._loop.feed()  # another read may use the connection
-        outcome: Response | Exception | None = exchange.error
-        if outcome is None and exchange.response and not exchange.response.is_success:
-            outcome = exchange.response
-        if outcome is not None:
+        if exchange.error or response is None or not response.is_success:
             # In a helper: the source may ask the server a further question, or for fresh credentials.
-            self._helpers.submit(partial(self._explain, read, outcome))
+            self._helpers.submit(partial(self._explain, read, exchange.error or cast("Response", response)))
             return
-        read.queue.reads.discard(read)
-        read.queue.retrier.succeeded()
-        if read.part:
+        queue.reads.discard(read)
+        queue.retrier.succeeded()
+        if read.whole:
+            self._end_whole(read.whole, response)
+        elif read.part:
             self._writers.submit(partial(self._store, read.part))
-        elif read.whole:
-            assert exchange.response  # noqa: S101 - it ended without an error
-            self._work_on(read.whole, partial(self._finish_whole, read.whole, exchange.response))
         else:
             self._requeue(replace(read.job, found=True))
 
-    def _finish_whole(self, whole: WholeDownload, response: Response) -> Done | None:
+    def _end_whole(self, whole: WholeDownload, response: Response) -> None:
         """Hash, write and commit a small object; or commit a larger one, whose bytes `_exchange` had written."""
-        if whole.size > self._queues.small:
-            self._helpers.submit(partial(self._work_on, whole, whole.finish))
-            return None
-        offers = whole.job.source.response_checksums(response.headers) if _needs_checksums(whole.job) else ()
-        done = whole.store(response.body, offers)
-        if done is None:  # in a worker: the source is asked about the checksum, which may take a while
-            self._helpers.submit(partial(self._work_on, whole, whole.finish))
-        return done
+        if whole.size <= self._queues.small:
+            offers = whole.job.source.response_checksums(response.headers) if _needs_checksums(whole.job) else ()
+            if self._work_on(whole, whole.store, response.body, offers):
+                return
+        # In a worker: the source may be asked about the checksum, which may take a while.
+        self._helpers.submit(partial(self._work_on, whole, whole.finish))
 
     def _retry(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
         """Retry a failed read; where it may not be, read the object whole or go on with the job's next step."""
@@ -481,7 +473,10 @@ class TransferEngine:
 
     def finish(self, objects: int) -> None:
         """Count objects as finished. From any thread."""
-        self._loop.call(partial(self._count_finished, objects))
+        if self._loop.is_here():
+            self._finished += objects
+        else:
+            self._loop.call(partial(self._count_finished, objects))
 
     def _count_finished(self, objects: int = 1) -> None:
         self._finished += objects
@@ -573,19 +568,20 @@ class TransferEngine:
             error = refused
         self._loop.call(partial(self._retry, read, error, renewed=renewed))
 
-    def _work_on(self, whole: WholeDownload, step: Callable[[], Done | None]) -> None:
-        """Take a step of a claimed object; in the loop's thread only one that doesn't wait."""
+    def _work_on(self, whole: WholeDownload, step: Callable[..., Done | None], *values: Any) -> bool:
+        """Take a step of a claimed object; in the loop's thread only one that doesn't wait. Whether it was the last."""
         try:
-            done = step()
+            done = step(*values)
         except (SourceError, Cancelled) as error:
             whole.claim.keep()
             self.handle_failure(whole.job, error)
+            return True
         except BaseException:
             whole.claim.keep()
             raise
-        else:
-            if done:
-                self.results.add(done)
+        if done:
+            self.results.add(done)
+        return done is not None
 
     def _look_up(self, queue: SourceQueue, job: FetchJob) -> None:
         """Look the object up at a mirror, or again at its source."""

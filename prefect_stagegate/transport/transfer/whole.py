@@ -47,7 +47,7 @@ class WholeDownload:
         self._hasher.update(data)
         mark = stats.lap("hashing", mark)
         with writing(self.claim.path):
-            write_all(self.claim.file, memoryview(data), self._position)
+            write_all(self.claim.file, data, self._position)
         self._position += len(data)
         self._mark = stats.lap("disk", mark)
 
@@ -61,12 +61,17 @@ class WholeDownload:
         """
         if offers:
             self._hasher = Hasher(offers, self.size)
-        self._mark = time.perf_counter()  # only for hashing and writing: other requests ran in the network's time
-        self.take(data)
-        return None if self._hasher.mismatch() else self.finish()
+        began = time.perf_counter()
+        self._hasher.update(data)
+        hashed = time.perf_counter()
+        with writing(self.claim.path):
+            write_all(self.claim.file, data, 0)
+        if self._hasher.mismatch():
+            return None
+        return self.finish((hashed - began, time.perf_counter() - hashed))
 
-    def finish(self) -> Done:
-        """Verify the bytes and make them a blob.
+    def finish(self, spent: tuple[float, float] = (0.0, 0.0)) -> Done:
+        """Verify the bytes and make them a blob. `spent` is as for `TransferContext.finish`.
 
         Raises:
             SourceError: The bytes are wrong.
@@ -77,7 +82,7 @@ class WholeDownload:
             with writing(self.claim.path):
                 os.ftruncate(self.claim.file, self.size)
         return self._context.finish(
-            self.job, self.claim, self._hasher, fetched=self.size, started=self._started, sync=False
+            self.job, self.claim, self._hasher, fetched=self.size, started=self._started, sync=False, spent=spent
         )
 
     def read_blocking(self) -> Done:
