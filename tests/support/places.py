@@ -15,7 +15,7 @@ from prefect_stagegate.testing.sources import Place
 
 NOBODY = "127.0.0.1:1"
 """A port that nobody listens on."""
-WIRE = "prefect_stagegate.transport.http.exchange.parse_headers"
+WIRE = "prefect_stagegate.transport.http.exchange.head_of"
 """Reads the head of an answer: what stands below it is the socket."""
 RCLONE_LACKS = "\n\t"
 """rclone shows pictures of them instead."""
