@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-core test-all test-hdfs test-kubernetes test-airflow test-provider missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-sources bench-unchanged docs lock pictures reference release schema clean
+.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-sources bench-unchanged docs lock pictures reference release schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -31,11 +31,16 @@ test: setup ## run the tests that need nothing but Python
 	$(BIN)/pytest -n 3 $(BY_FILE) $(HANG)=500 --durations=10
 
 CORE := .core
-test-core: setup ## run the core's tests in a copy of the project without plugins
+core: # a copy of the project without plugins
 	mkdir -p $(CORE) && find $(CORE) ! -name '*.pyc' -type f -delete # what was compiled before is still good
 	git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T - | tar -x -C $(CORE)
 	cd $(CORE) && rm -rf tests/plugins tests/project tests/contract/test_frozen_store.py prefect_stagegate/plugins/*/
+
+test-core: setup core ## run the core's tests in a copy of the project without plugins
 	cd $(CORE) && PYTHONPATH=$(abspath $(CORE)) $(abspath $(BIN))/pytest -n 3 $(BY_FILE) $(HANG)=500 --durations=10
+
+compat: setup core ## try the oldest and the newest releases that pyproject.toml admits, and write docs/compatibility.md; TESTS= names some
+	$(BIN)/python -m pages.compatibility --core $(CORE) $(if $(TESTS),--tests $(TESTS))
 
 # Dagster, and Argo's models, whose dependencies are not ours.
 ORCHESTRATORS := .orchestrators

@@ -12,7 +12,11 @@ from typing import Any
 
 import airflow
 import pytest
-from airflow.dag_processing.dagbag import DagBag
+
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # its place until Airflow 3.2
+    from airflow.models.dagbag import DagBag
 from airflow.providers_manager import ProvidersManager
 from jsonschema import validate
 
