@@ -194,6 +194,9 @@ class LongListing(BaseSource):
         yield from (SourceObject(key, 1, Pin("version", "1", "strong")) for key in map(str, range(MANY)) if wanted(key))
         assert self.is_read.wait(30.0)
 
+    def find(self, key: str) -> SourceObject:
+        return SourceObject(key, 1, Pin("version", "1", "strong"))
+
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         self.is_read.set()
         buffer[:] = b"x"[start : listed.size]
