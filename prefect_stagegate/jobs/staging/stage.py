@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from tempfile import SpooledTemporaryFile
 from threading import Event
 from typing import IO, Any
@@ -209,8 +209,7 @@ def list_sources(
                 objects, size = objects + len(batch), size + listed_bytes
                 if meter:
                     meter.listed(len(batch), listed_bytes)
-                for listed in batch:
-                    yield SelectedObject(position, listed)
+                yield from map(SelectedObject, repeat(position), batch)
         job.note(objects=objects, bytes=size)
     if meter:
         meter.enter(Phase.FETCHING)
