@@ -165,3 +165,8 @@ def test_no_file_names_a_package_index() -> None:
     files = [ROOT / name for name in tracked.stdout.split("\0") if name]
     hosts = re.compile("|".join(map(re.escape, REGISTRIES)).encode())
     assert [file for file in files if file.is_file() and hosts.search(file.read_bytes())] == []
+
+
+def test_airflows_provider_has_the_addresses_of_the_package() -> None:
+    provider = tomllib.loads((ROOT / "providers/airflow/pyproject.toml").read_text())
+    assert provider["project"]["urls"] == PYPROJECT["project"]["urls"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import metadata
 from typing import Any
 
 __version__ = "0.1.0"
@@ -17,7 +18,7 @@ def get_provider_info() -> dict[str, Any]:
         "name": _INTEGRATION,
         "description": "Stages data beside the GPUs, and lets a DAG go on only with a version that passed its gate.",
         "versions": [__version__],
-        "integrations": [{"integration-name": _INTEGRATION, "tags": ["software"]}],
+        "integrations": [{"integration-name": _INTEGRATION, "tags": ["software"], **_documentation()}],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.hook"]}],
         "operators": [
             {"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.operators", f"{_PACKAGE}.approval"]}
@@ -41,6 +42,7 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         ],
+        "extra-links": [f"{_PACKAGE}.links.VersionLink", f"{_PACKAGE}.links.ReportLink"],
         "task-decorators": [{"name": "require_ready", "class-name": f"{_PACKAGE}.decorators.require_ready_task"}],
         "asset-uris": [
             {
@@ -51,6 +53,16 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
     }
+
+
+def _documentation() -> dict[str, str]:
+    """Where documentation and logo are, by `[project.urls]` of pyproject.toml; nothing while that is empty."""
+    lines = metadata("airflow-provider-stagegate").get_all("Project-URL") or ()
+    urls = {label: url for label, _, url in (line.partition(", ") for line in lines)}
+    places = {"external-doc-url": urls.get("Documentation", "")}
+    if source := urls.get("Source", "").rstrip("/"):
+        places["logo"] = f"{source}/raw/HEAD/docs/pictures/logo.png"
+    return {name: url for name, url in places.items() if url}
 
 
 def _field(label: str, description: str) -> dict[str, Any]:

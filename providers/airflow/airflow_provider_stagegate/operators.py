@@ -17,6 +17,7 @@ from airflow.sdk.definitions.asset import AssetRef
 
 from airflow_provider_stagegate.command import ExitCode, Result, positional, require_decision
 from airflow_provider_stagegate.hook import StagegateHook
+from airflow_provider_stagegate.links import ReportLink, VersionLink, addresses_of
 from airflow_provider_stagegate.triggers import ApprovalTrigger, CommandTrigger, result_of
 from airflow_provider_stagegate.wording import failed_lines, turn_lines
 
@@ -37,6 +38,7 @@ class StagegateOperator(BaseOperator):
     """
 
     ui_color = "#e6f2ea"
+    operator_extra_links = (VersionLink(), ReportLink())
 
     def __init__(
         self,
@@ -49,6 +51,8 @@ class StagegateOperator(BaseOperator):
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.stagegate_conn_id = stagegate_conn_id
         self.deferrable = deferrable
+        self.addresses: dict[str, str] = {}
+        """What the links of the task's page lead to, once its command has ended."""
         self._hook: StagegateHook | None = None
 
     def run_command(self, context: Context, arguments: Sequence[str], step: str, **state: Any) -> Any:
@@ -66,11 +70,16 @@ class StagegateOperator(BaseOperator):
             self._hook.get_command()
             trigger = CommandTrigger(self.stagegate_conn_id, arguments, step, state)
             self.defer(trigger=trigger, method_name="resume", timeout=self.execution_timeout)
-        return getattr(self, step)(context, self._hook.run(*arguments, log=self.log.info), **state)
+        return self._go_on(context, self._hook.run(*arguments, log=self.log.info), step, state)
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Go on after a deferral, with the event of one of this package's triggers."""
-        return getattr(self, event["step"])(context, result_of(event), **event["state"])
+        return self._go_on(context, result_of(event), event["step"], event["state"])
+
+    def _go_on(self, context: Context, result: Result, step: str, state: Mapping[str, Any]) -> Any:
+        environment = StagegateHook(self.stagegate_conn_id).get_command().environment
+        self.addresses |= addresses_of(result.document, environment)
+        return getattr(self, step)(context, result, **state)
 
     def on_kill(self) -> None:
         """End the command that runs in this worker."""

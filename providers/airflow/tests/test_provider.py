@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from email.message import Message
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 import airflow
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 try:
     from airflow.dag_processing.dagbag import DagBag
 except ImportError:  # its place until Airflow 3.2
-    from airflow.models.dagbag import DagBag
+    from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
 from airflow.providers_manager import ProvidersManager
 from jsonschema import validate
 
@@ -43,6 +45,27 @@ def test_entry_point_leads_to_valid_information() -> None:
     (entry,) = entry_points(group="apache_airflow_provider", module="airflow_provider_stagegate")
     schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
     validate(entry.load()(), schema)
+
+
+def test_addresses_of_the_project_are_airflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    filled = Message()
+    filled["Project-URL"] = "Documentation, https://docs.example/stagegate"
+    filled["Project-URL"] = "Source, https://forge.example/stagegate"
+    monkeypatch.setattr(airflow_provider_stagegate, "metadata", lambda _: filled)
+    (integration,) = get_provider_info()["integrations"]
+    assert integration["external-doc-url"] == "https://docs.example/stagegate"
+    assert integration["logo"] == "https://forge.example/stagegate/raw/HEAD/docs/pictures/logo.png"
+
+
+def test_registry_file_names_what_airflow_registers() -> None:
+    listed = yaml.safe_load((PROVIDER.parents[1] / ".airflow-registry.yaml").read_text())
+    assert (listed["package-name"], listed["description"]) == (INFO["package-name"], INFO["description"])
+    modules = {entry["module"] for entry in (*listed["operators"], *listed["other"])}
+    for name in modules:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(import_module(module), attribute)
+    registered = {name for entry in INFO["operators"] for name in entry["python-modules"]}
+    assert registered <= {name.rpartition(".")[0] for name in modules}
 
 
 @pytest.mark.parametrize("name", sorted(set(names(INFO))))
