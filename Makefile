@@ -168,6 +168,9 @@ bench-sources: setup ## measure each family of sources against its best client
 bench-unchanged: setup ## measure staging again what did not change, and looking at it; FILES= and OBJECTS= say of how much
 	$(BIN)/python -m benchmarks.unchanged --files $(or $(FILES),100000) --objects $(or $(OBJECTS),20000)
 
+bench-steps: release ## measure a stranger's first steps, from clone, wheel and sdist: time and disk
+	$(BIN)/python -m benchmarks.first_steps
+
 bench-integrity: setup ## damage what tools download, and count what they notice; CASES= of each, SEED=, ONLY=rclone
 	$(BIN)/python -m benchmarks.integrity $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED)) $(foreach tool,$(ONLY),--only $(tool))
 
