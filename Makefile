@@ -18,7 +18,9 @@ help: ## list the targets
 
 setup: $(VENV)/.installed ## build .venv with the `stagegate` command
 
-demo: setup ## run the main job on real data, from servers to promotion
+# A third of what `make setup` installs.
+DEMO := $(if $(wildcard $(VENV)/.installed),setup,$(VENV)/.demo)
+demo: $(DEMO) ## run the main job on real data, from servers to promotion
 	$(BIN)/stagegate demo
 
 # Several processes, since tests wait nearly as long as they compute. The tests of a file share its servers, so they stay
@@ -179,7 +181,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
 	$(COMPILE) --all-extras --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
-	$(COMPILE) --extra gpu --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
+	$(COMPILE) --extra gpu --extra gx --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
 
 TRIED := .release
 TRY := cd $(TRIED) && STAGEGATE_CACHE=$(abspath $(TRIED))/cache STAGEGATE_CATALOG=$(abspath $(TRIED))/catalog bin/stagegate
@@ -221,7 +223,7 @@ clean: ## remove .venv and everything that tools left
 	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(CORE) $(TRIED) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
-# Three steps, each done again only when what it depends on has changed.
+# Steps, each done again only when what it depends on has changed.
 
 $(BIN)/uv:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 was found." \
@@ -237,4 +239,9 @@ $(VENV)/.locked: requirements.lock | $(BIN)/uv
 
 $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml requirements.lock | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock setuptools
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock --no-build-isolation -e ".[demo]"
 	@touch $@

@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any, Protocol
 
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import MissingExtra, SpecError, UsageError, did_you_mean
+from prefect_stagegate.errors import MissingExtra, SpecError, UsageError, did_you_mean, install_hint
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.model.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.spec import ContractSpec
@@ -90,7 +90,7 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
 
     Raises:
         Cancelled: `cancel` was set.
-        MissingExtra: The library of a probe is not installed, or the one of a table's engine.
+        MissingExtra: The library of a probe is not installed, or Great Expectations, or the one of a table's engine.
         UsageError: The folder `data_docs` is not empty or can't be written, or no table has results to show.
         SpecError: The contract can't be used: an unknown type, engine or expectation, or a wrong argument.
             It lists every such problem.
@@ -159,10 +159,17 @@ def _judge(
 
 
 def _require_library(engine: str, dataset: str) -> None:
+    _require_great_expectations(dataset)
     library, install = ENGINES[engine].library, ENGINES[engine].install
     if library and find_spec(library) is None:
         problem = f"A table has `engine: {engine}`, and {engine.capitalize()} is not installed"
         raise MissingExtra(problem, hint=install, dataset=dataset)
+
+
+def _require_great_expectations(dataset: str) -> None:
+    if find_spec("great_expectations") is None:
+        problem = "Suites need Great Expectations, which is not installed"
+        raise MissingExtra(problem, hint=install_hint("gx"), dataset=dataset)
 
 
 def _filled(tables: Sequence[ContractTable], facts: SuiteFacts) -> dict[str, FilledSuite]:
@@ -207,6 +214,7 @@ def lint(contract: ContractSpec, *, dataset: str, limits: ValidationLimits = DEF
         limits: What the process that builds the suites may take.
 
     Raises:
+        MissingExtra: A table has a suite, and Great Expectations is not installed.
         SpecError: As `validate`.
         ValidationError: The process that builds the suites died or ran out of time.
     """
@@ -216,6 +224,7 @@ def lint(contract: ContractSpec, *, dataset: str, limits: ValidationLimits = DEF
         for name, suite in _suites(contract).items()
     ]
     if jobs:
+        _require_great_expectations(dataset)
         judge_in_child(jobs, dataset=dataset, limits=limits, progress=silent, lint=True)
 
 

@@ -55,6 +55,8 @@ def lint(spec: SpecLike, warn: Callable[[str], None] = lambda _: None) -> Spec:
     limits = limits_of(Settings.from_environment(os.environ))
     try:
         lint_contract(loaded.contract, dataset=loaded.dataset, limits=limits)
+    except MissingExtra as error:
+        warn(f"contract: the suites were not tried. {error.message}. {error.hint}")
     except SpecError as error:
         # Each problem begins with the name of its expectation.
         named = [(problem, problem[: problem.find("]") + 1]) for problem in error.problems]
