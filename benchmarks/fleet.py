@@ -246,7 +246,7 @@ def section(rows: list[Figures]) -> str:
     most = "; ".join(f"{count:,} × `{call}`" for call, count in rows[-1].calls.most_common(6))
     rounds = HEARTBEATS * MINUTE / FleetSettings().node_timeout
     every_day = _table(
-        "nodes | catalog requests of a node's agent a minute | `nodes`, requests | s | `where`, requests | s | "
+        "nodes | catalog requests of a node's agent a minute | `nodes`, requests | s | `nodes DATASET`, requests | s | "
         "CPU ms of Prefect's server for a worker's poll | for a heartbeat",
         [
             (

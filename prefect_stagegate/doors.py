@@ -51,11 +51,16 @@ class Command:
     """What it does, for the overview: the first line of the function's docstring. The function may return an
     `ExitCode`."""
     title: str = ""
-    """The group of the overview; empty for a subcommand."""
+    """The group of the overview: `Begin`, `Stage`, `Judge`, `Decide`, `Read`, `Run`, `Look`, or one of its own; empty
+    for a subcommand."""
     usage: str = ""
     """The arguments, where cyclopts would call them all ARGS."""
     tip: str = ""
-    """What the overview ends with. A command that has one comes first in its group."""
+    """What the overview ends with."""
+    is_main: bool = False
+    """Whether the overview shows its line, of 67 characters at most. It only names the others."""
+    was: Mapping[str, str] = field(default_factory=dict)
+    """Earlier names, each with the words that replace it. They work until the next minor version, with a note."""
 
 
 @dataclass(frozen=True, slots=True)

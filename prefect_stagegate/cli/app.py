@@ -28,6 +28,7 @@ from cyclopts import (
 import prefect_stagegate
 from prefect_stagegate.cli.commands import CORE, TITLES
 from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
+from prefect_stagegate.cli.overview import Overview
 from prefect_stagegate.cli.printing import OUTPUT, error_values, escaped
 from prefect_stagegate.doors import Command, load, plugins
 from prefect_stagegate.errors import ExitCode, StagegateError, UsageError, nearest
@@ -64,10 +65,11 @@ def command_line(words: Sequence[str]) -> App:
         group_parameters=OPTIONS,
         default_parameter=NO_DEFAULT,
     )
+    groups = {title: Group.create_ordered(title) for title in _titles(known) if title}
     if _asks_for_overview(words):
         line = "Let bash, zsh or fish complete commands and options."
         app.register_install_completion_command(help=line, help_epilogue="", group="Options")
-    groups = {title: Group.create_ordered(title) for title in TITLES}
+        app.help_formatter, app.usage = Overview(known), f"Usage: {program_name()} COMMAND"
     for order, command in enumerate(known):
         if " " not in command.words:
             _add_command(app, command, known, words, group=groups.get(command.title), sort_key=order)
@@ -85,7 +87,13 @@ def commands_for(words: Sequence[str]) -> list[Command]:
     found = {command.words: command for command in CORE}
     for command in (command for plugin in plugins() for command in plugin.commands):
         found.setdefault(command.words, command)  # nobody takes another's name
-    return sorted(found.values(), key=lambda command: ((*TITLES, command.title).index(command.title), not command.tip))
+    titles = _titles(found.values())
+    return sorted(found.values(), key=lambda command: (titles.index(command.title), not command.is_main))
+
+
+def _titles(commands: Iterable[Command]) -> list[str]:
+    """The groups of the overview, in order: the core's, then those that plugins add."""
+    return list(dict.fromkeys((*TITLES, *(command.title for command in commands))))
 
 
 def _add_command(app: App, command: Command, known: Sequence[Command], words: Sequence[str], **settings: Any) -> None:
@@ -157,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(words: list[str], *, debug: bool) -> None:
     try:
         # By default cyclopts exits with 1 on wrong usage, and 1 is a gate's refusal here.
+        words[:] = _replaced(words)
         code = command_line(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
         if isinstance(code, ExitCode) and code:
             sys.exit(code)
@@ -186,6 +195,17 @@ def _run(words: list[str], *, debug: bool) -> None:
     finally:
         # Flush here, so that `main` sees when the reader left, and not Python's exit.
         sys.stdout.flush()
+
+
+def _replaced(words: Sequence[str]) -> Sequence[str]:
+    """The words with an earlier name of a command replaced, after a note on standard error."""
+    for earlier, now in (pair for command in commands_for(words) for pair in command.was.items()):
+        name = earlier.split()
+        if list(words[: len(name)]) == name:
+            note = f"`{earlier}` is now `{now}`. The old name works until the next minor version."
+            print(f"stagegate: {note}", file=sys.stderr)
+            return [*now.split(), *words[len(name) :]]
+    return words
 
 
 def _command_words(words: Sequence[str]) -> Sequence[str]:

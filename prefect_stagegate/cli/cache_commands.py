@@ -1,4 +1,4 @@
-"""`stagegate verify`, `gc`, `pin`, `unpin` and `limits`: keep this node's cache."""
+"""`stagegate verify`, `gc`, `pin` and `limits`: keep this node's cache."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def verify(
     places: Places = Places(),
     display: Display = Display(),
 ) -> ExitCode:
-    """Hash the files of this node's versions again and compare with their manifests.
+    """Hash this node's files again and compare them with their manifests.
 
     What rotted is moved into quarantine, so that nothing new is made of it; `stagegate ls --quarantine` lists it, and
     `stagegate gc` removes it when no version has it any more. Each run goes on where the last one stopped, so with
@@ -108,7 +108,7 @@ def gc(
     json: Json = False,
     places: Places = Places(),
 ) -> None:
-    """Remove versions from this node's cache that no ref, lease or pin needs. The catalog keeps everything.
+    """Remove versions that no ref, lease or pin needs from this node. The catalog keeps everything.
 
     For example:
 
@@ -135,12 +135,19 @@ def _print_collection(collection: Collection, *, dry_run: bool) -> None:
         say(f"kept: {reason}")
 
 
-def pin(address: VersionName, /, *, places: Places = Places()) -> None:
+def pin(
+    address: VersionName,
+    /,
+    *,
+    remove: Annotated[bool, Parameter(negative="", help="Remove the version's pin.")] = False,
+    places: Places = Places(),
+) -> None:
     """Keep a version on this node, whatever its refs do.
 
     For example:
 
     - `stagegate pin nycflights@sha256:…`
+    - `stagegate pin nycflights@sha256:… --remove`
 
     Parameters
     ----------
@@ -149,26 +156,12 @@ def pin(address: VersionName, /, *, places: Places = Places()) -> None:
     """
     from prefect_stagegate.jobs.upkeep import maintain
 
-    held = maintain.pin(places.workspace(), Address.parse(address))
+    workspace, version = places.workspace(), Address.parse(address)
+    if remove:
+        say(f"removed {count_text(maintain.unpin(workspace, version), 'pin')}")
+        return
+    held = maintain.pin(workspace, version)
     say(f"pinned {held.dataset}@{held.digest}, {held.what} since {held.since[:19]}Z")
-
-
-def unpin(address: VersionName, /, *, places: Places = Places()) -> None:
-    """Remove a version's pin.
-
-    For example:
-
-    - `stagegate unpin nycflights@sha256:…`
-
-    Parameters
-    ----------
-    address
-        DATASET@REF or DATASET@sha256:…, on this node.
-    """
-    from prefect_stagegate.jobs.upkeep import maintain
-
-    count = maintain.unpin(places.workspace(), Address.parse(address))
-    say(f"removed {count_text(count, 'pin')}")
 
 
 Slots = Annotated[int | None, Parameter(metavar="N", validator=Number(gte=0))]

@@ -1,10 +1,9 @@
-"""`stagegate validate`, `check`, `promote`, `approve`, `waive`, `revoke`, `rollback` and `gate replay`."""
+"""`stagegate validate`, `check`, `promote`, `approve`, `waive`, `revoke` and `rollback`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from prefect_stagegate.cli.flags import Display, Json, Places, ReportFiles, Signature, VersionName, VersionOrSpec
-from prefect_stagegate.cli.printing import escaped, print_json, print_result, say, say_line
+from prefect_stagegate.cli.printing import escaped, print_result, say, say_line
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.jobs.address import stored_spec
@@ -39,7 +38,6 @@ from prefect_stagegate.model import (
 from prefect_stagegate.units import count_text, digest_text, parse_until
 
 if TYPE_CHECKING:
-    from prefect_stagegate.jobs.review.trials import Replayed
     from prefect_stagegate.show import Report
     from prefect_stagegate.tasks._support.version_events import VersionEvent
     from prefect_stagegate.tasks._support.waking import Woken
@@ -134,7 +132,7 @@ def check(
     places: Places = Places(),
     display: Display = Display(),
 ) -> ExitCode:
-    """Gather the evidence that a gate requires, decide, and record the decision.
+    """Gather the evidence that a gate requires, and decide.
 
     It judges by the policy that the dataset adopted. Under a spec of your own (`--spec`) it is a trial: nothing is
     recorded, and nothing of it counts.
@@ -449,45 +447,3 @@ def _print_revocation(workspace: Workspace, revocation: EvidenceRevocation) -> N
     for target in [revocation.target] if revocation.target else spec.gates:
         if any(requirement.check == revocation.check for requirement in spec.gate(target).requirements):
             say(f"Next: stagegate check {revocation.dataset}@{revocation.digest} --gate {target}")
-
-
-def gate_replay(
-    *,
-    policy: Annotated[Path, Parameter(metavar="FILE", help="A spec, whose gates are the policy.")],
-    gate: Annotated[str, Parameter(metavar="TARGET", help="Only decisions of this gate.")] = "",
-    since: Annotated[
-        str, Parameter(metavar="TIME", help="Only decisions from then on: 30d, 2026-03-01 or a time.")
-    ] = "",
-    json: Json = False,
-    places: Places = Places(),
-) -> None:
-    """Decide recorded decisions again under another policy, and show which change and by which checks.
-
-    No check runs, and nothing is recorded. A check with other limits is judged by the figures that it measured; without
-    them it is inconclusive.
-
-    For example:
-
-    - `stagegate gate replay --policy stricter.yaml --since 30d`
-    """
-    from prefect_stagegate.jobs.review.trials import replay_records
-
-    replayed = list(replay_records(places.workspace(), policy, since=since, target=gate))
-    if json:
-        print_json([asdict(decision) | {"flipped": decision.flipped} for decision in replayed])
-        return
-    for decision in replayed:
-        if decision.flipped or decision.problem:
-            _print_replayed(decision)
-    flipped = sum(decision.flipped for decision in replayed)
-    say(f"{flipped:,} of {count_text(len(replayed), 'decision')} change.")
-
-
-def _print_replayed(decision: Replayed) -> None:
-    version = f"{decision.dataset}@{digest_text(decision.digest)}"
-    if decision.problem:
-        say(f"{version} for {decision.target}: {decision.problem}")
-        return
-    say(f"{decision.at[:19]}Z  {version} for {decision.target}: {decision.before} → {decision.after}")
-    for check in decision.checks:
-        say(f"    {check.check:<16} {check.before} → {check.after}{': ' + check.why if check.why else ''}")

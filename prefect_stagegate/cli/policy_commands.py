@@ -20,7 +20,7 @@ from prefect_stagegate.model import Outcome, PolicyChange, check_name
 from prefect_stagegate.units import count_text, digest_text
 
 if TYPE_CHECKING:
-    from prefect_stagegate.jobs.review.trials import TrialComparison, VersionTrial
+    from prefect_stagegate.jobs.review.trials import Replayed, TrialComparison, VersionTrial
 
 Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")]
 
@@ -258,3 +258,45 @@ def _print_trial(trial: VersionTrial) -> None:
 
 def _comparison_line(comparison: TrialComparison) -> str:
     return f"  {comparison.then:>12} → {comparison.now:<12} {comparison.subject}"
+
+
+def policy_replay(
+    *,
+    policy: Annotated[Path, Parameter(metavar="FILE", help="A spec, whose gates are the policy.")],
+    gate: Annotated[str, Parameter(metavar="TARGET", help="Only decisions of this gate.")] = "",
+    since: Annotated[
+        str, Parameter(metavar="TIME", help="Only decisions from then on: 30d, 2026-03-01 or a time.")
+    ] = "",
+    json: Json = False,
+    places: Places = Places(),
+) -> None:
+    """Decide recorded decisions again under another policy, and show which change and by which checks.
+
+    No check runs, and nothing is recorded. A check with other limits is judged by the figures that it measured; without
+    them it is inconclusive.
+
+    For example:
+
+    - `stagegate policy replay --policy stricter.yaml --since 30d`
+    """
+    from prefect_stagegate.jobs.review.trials import replay_records
+
+    replayed = list(replay_records(places.workspace(), policy, since=since, target=gate))
+    if json:
+        print_json([asdict(decision) | {"flipped": decision.flipped} for decision in replayed])
+        return
+    for decision in replayed:
+        if decision.flipped or decision.problem:
+            _print_replayed(decision)
+    flipped = sum(decision.flipped for decision in replayed)
+    say(f"{flipped:,} of {count_text(len(replayed), 'decision')} change.")
+
+
+def _print_replayed(decision: Replayed) -> None:
+    version = f"{decision.dataset}@{digest_text(decision.digest)}"
+    if decision.problem:
+        say(f"{version} for {decision.target}: {decision.problem}")
+        return
+    say(f"{decision.at[:19]}Z  {version} for {decision.target}: {decision.before} → {decision.after}")
+    for check in decision.checks:
+        say(f"    {check.check:<16} {check.before} → {check.after}{': ' + check.why if check.why else ''}")

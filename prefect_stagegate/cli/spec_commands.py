@@ -39,7 +39,7 @@ def init(
     output: Annotated[str, Parameter(name=["--output", "-o"], metavar="FILE", allow_leading_hyphen=True)] = "",
     force: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Write a first spec for folders or URLs, with a pilot gate that passes.
+    """Write a first spec for folders or URLs, with a gate that passes.
 
     It lists the sources, and takes files with like names for one table. CSV files of one folder with the same header
     are one table, too: it reads the first line of at most 100 of them. Columns come from Parquet's footers. Several

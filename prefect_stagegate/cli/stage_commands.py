@@ -44,7 +44,7 @@ def stage(
     places: Places = Places(),
     display: Display = Display(),
 ) -> None:
-    """Make a version from a spec's sources, or fetch an existing version to this node.
+    """Make a version from a spec's sources, or fetch an existing one.
 
     What the cache holds already isn't fetched again, nor what an interrupted run fetched.
 

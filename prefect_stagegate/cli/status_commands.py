@@ -43,7 +43,7 @@ def status(
     json: Json = False,
     places: Places = Places(),
 ) -> ExitCode:
-    """Show where each target stands, whose turn it is, and the next command.
+    """Show where each target stands, and the next command.
 
     What needs somebody most comes first. The exit code is for monitoring: 1 when something was refused or withdrawn, or
     evidence ended; 3 when a record can't be read or a gate could not decide; 4 when it is somebody's turn; otherwise 0.

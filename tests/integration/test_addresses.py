@@ -118,7 +118,7 @@ def test_commands_take_any_way_to_name_a_version(
         (("check", name, "--gate", "pilot", "--plan"), "license"),
         (("pin", name), digest),
         (("verify", name), "hashed"),
-        (("unpin", name), "removed"),
+        (("pin", name, "--remove"), "removed"),
         (("doctor", name), "works"),
         (("verify-attestation", name, "--gate", "pilot"), digest),
     ):

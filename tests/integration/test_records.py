@@ -328,7 +328,7 @@ def test_replay_names_flipped_decisions_and_the_deciding_check(
         policy = tmp_path / "policy.yaml"
         spec = read_spec(scenario.spec({"require": list(require)})).canonical()
         policy.write_text(json.dumps(spec))
-        main(["gate", "replay", "--policy", str(policy), "--since", "1d", "--json"])
+        main(["policy", "replay", "--policy", str(policy), "--since", "1d", "--json"])
         return json.loads(capsys.readouterr().out)
 
     assert [replay["flipped"] for replay in replayed("license", limits)] == [False]
@@ -339,10 +339,10 @@ def test_replay_names_flipped_decisions_and_the_deciding_check(
     ]
     (more,) = replayed("license", limits, "owner")
     assert (more["after"], [changed["check"] for changed in more["checks"]]) == ("inconclusive", ["owner"])
-    main(["gate", "replay", "--policy", str(tmp_path / "policy.yaml")])
+    main(["policy", "replay", "--policy", str(tmp_path / "policy.yaml")])
     assert "accepted → inconclusive" in capsys.readouterr().out
     assert before == sorted(path for path in (scenario.folder / "catalog").rglob("*") if path.is_file())
-    main(["gate", "replay", "--policy", str(tmp_path / "policy.yaml"), "--since", "2999-01-01"])
+    main(["policy", "replay", "--policy", str(tmp_path / "policy.yaml"), "--since", "2999-01-01"])
     assert "0 of 0 decisions" in capsys.readouterr().out
 
 

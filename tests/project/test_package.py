@@ -46,15 +46,18 @@ def build(tree: Path, kind: str) -> Path:
     return built
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A copy of what a distribution is built from, links kept as links."""
-    tree = tmp_path / "tree"
+def copy_tree(tree: Path) -> Path:
+    """Copy what a distribution is built from, links kept as links."""
     for part in ("prefect_stagegate", *LINKED):
         shutil.copytree(ROOT / part, tree / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, tree)
     return tree
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return copy_tree(tmp_path / "tree")
 
 
 def test_each_folder_with_an_init_is_listed() -> None:

@@ -34,9 +34,27 @@ def test_overview_repeats_the_first_line_of_each_command_s_help(name: str) -> No
 
 
 def test_no_plugin_takes_another_s_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    thief = Plugin(commands=(Command("ls", "thief:run", "List them elsewhere.", "Look and read"),))
+    thief = Plugin(commands=(Command("ls", "thief:run", "List them elsewhere.", "Look"),))
     monkeypatch.setattr("prefect_stagegate.cli.app.plugins", lambda: (thief,))
     assert [command.line for command in commands_for([]) if command.words == "ls"] == [LINES["ls"].line]
+
+
+def test_overview_fits_one_screen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    assert lines.index(next(line for line in lines if line.startswith("  init "))) < 8
+    named = {word for line in lines for word in re.findall(r"[\w-]+", line.partition("(also: ")[2] or line[:11])}
+    assert named >= {command.words for command in commands_for([]) if " " not in command.words}
+
+
+@pytest.mark.parametrize("name", ["unpin", "gate replay", "where"])
+def test_earlier_name_works_with_a_note(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*name.split(), "--help"])
+    output = capsys.readouterr()
+    assert f"`{name}` is now `" in output.err
+    assert "For example:" in output.out
 
 
 @pytest.mark.parametrize("name", LINES)

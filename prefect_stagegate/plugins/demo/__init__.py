@@ -18,7 +18,7 @@ PLUGIN = Plugin(
             "demo",
             f"{__name__}.commands:demo",
             "Run the main job on real data, with nothing to set up.",
-            "The way of the data",
+            "Begin",
             tip="Try it on real data, with nothing to set up: `stagegate demo`.",
         ),
     )

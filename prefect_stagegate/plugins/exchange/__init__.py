@@ -16,7 +16,7 @@ PLUGIN = Plugin(
             "push",
             f"{__name__}.commands:push",
             "Push a version to an OCI registry, with the gates' decisions about it.",
-            "The way of the data",
+            "Read",
         ),
         Command(
             "contract export",

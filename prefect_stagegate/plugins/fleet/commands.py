@@ -80,7 +80,7 @@ def agent(
     ] = False,
     places: Places | None = None,
 ) -> None:
-    """Keep this node's versions current, and its record in the catalog young, until it is stopped.
+    """Keep this node's versions and its record in the catalog current, until it is stopped.
 
     Fetches what each ref names in the catalog, and moves this node's copy when the version is complete here. The record
     tells `stagegate nodes`, `where` and other nodes what this one holds; it is written three times in

@@ -1,12 +1,15 @@
-"""`stagegate nodes` and `where`: what each node holds, by its own record."""
+"""`stagegate nodes`: what each node holds, by its own record."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from typing import Annotated
 
-from prefect_stagegate.cli.flags import Json, Places, VersionName
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.flags import Json, Places
 from prefect_stagegate.cli.printing import end_unreadable, print_json, print_records, print_rows, say, say_line
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.model import Address
@@ -14,10 +17,17 @@ from prefect_stagegate.plugins.fleet.nodes import NodePlacement, NodeRecord, Pla
 from prefect_stagegate.plugins.fleet.placement import find_version
 from prefect_stagegate.units import age_text, bytes_text, count_text
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 
-def nodes(*, json: Json = False, places: Places | None = None) -> None:
-    """List the nodes: their versions, their room, and the age of their records.
+def nodes(
+    address: Annotated[str, Parameter(name="DATASET@REF")] = "",
+    /,
+    *,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """List the nodes and the age of their records, or what each has of a version.
 
     A record is written after staging and collecting, and by `stagegate agent`. One that is older than
     STAGEGATE_NODE_TIMEOUT says nothing of the node as it is now.
@@ -25,10 +35,18 @@ def nodes(*, json: Json = False, places: Places | None = None) -> None:
     For example:
 
     - `stagegate nodes`
-    - `stagegate nodes --json`
+    - `stagegate nodes nycflights@production`
+
+    Parameters
+    ----------
+    address
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`. Shows whether what a node lacks fits.
     """
     unreadable = UnreadableRecords()
     workspace = (places or Places()).workspace()
+    if address:
+        _show_placements(workspace, Address.parse(address), unreadable, json=json)
+        return
     records = read_nodes(workspace.catalog, unreadable)
     timeout = record_timeout(workspace.settings)
     lines = [{**asdict(record), "current": record.is_current(now(), timeout)} for record in records]
@@ -60,20 +78,8 @@ def _print_nodes(records: Sequence[NodeRecord], timeout: float) -> None:
     print_rows(("node", "site", "record", "versions", "partly", "used", "room", "gpus", "blobs at"), rows)
 
 
-def where(address: VersionName, /, *, json: Json = False, places: Places | None = None) -> None:
-    """Show what each node has of a version, and whether the rest fits.
-
-    For example:
-
-    - `stagegate where nycflights@production`
-
-    Parameters
-    ----------
-    address
-        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
-    """
-    unreadable = UnreadableRecords()
-    found = find_version((places or Places()).workspace(), Address.parse(address), unreadable)
+def _show_placements(workspace: Workspace, version: Address, unreadable: UnreadableRecords, *, json: bool) -> None:
+    found = find_version(workspace, version, unreadable)
     if json:
         print_json({**asdict(found), "unreadable": unreadable.all})
     else:

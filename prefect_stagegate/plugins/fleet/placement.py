@@ -66,7 +66,7 @@ def choose_node(workspace: Workspace, address: Address, candidates: Collection[s
     wanted = "" if candidates is None else f" of {_some(sorted(candidates), ', ') or 'no node with a worker'}"
     raise NotReady(
         f"No node{wanted} holds {address.dataset}@{found.digest} complete ({states})",
-        hint=f"`stagegate where {address}` shows each node; `stagegate stage {address}` on a node fetches it there.",
+        hint=f"`stagegate nodes {address}` shows each node; `stagegate stage {address}` on a node fetches it there.",
         dataset=address.dataset,
     )
 

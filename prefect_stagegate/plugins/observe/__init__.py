@@ -39,7 +39,7 @@ PLUGIN = Plugin(
             "metrics",
             f"{__name__}.commands:metrics",
             "Print metrics of this node and of the catalog for Prometheus.",
-            "Nodes",
+            "Run",
         ),
     ),
     observers={

@@ -16,9 +16,10 @@ PLUGIN = Plugin(
         Command(
             "serve",
             f"{__name__}.commands:pages",
-            "Show the catalog as read-only pages for a browser, until it is stopped.",
-            "Nodes",
+            "Show the catalog as read-only pages for a browser.",
+            "Run",
             usage="[OPTIONS]",
+            is_main=True,
         ),
     ),
     renderers={"html": f"{__name__}.html:to_html", "junit": f"{__name__}.junit:to_junit"},

@@ -20,7 +20,7 @@ def pages(
     insecure: Annotated[bool, Parameter(negative="")] = False,
     places: Places | None = None,
 ) -> None:
-    """Show the catalog as read-only pages for a browser, until it is stopped.
+    """Show the catalog as read-only pages for a browser.
 
     An inbox that says whose turn it is, a board of datasets and targets, and a page for each dataset, version, policy,
     decision and node. Nothing can be changed there.

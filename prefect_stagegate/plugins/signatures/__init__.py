@@ -9,7 +9,7 @@ PLUGIN = Plugin(
             "sign",
             f"{__name__}.commands:sign",
             "Sign a version's files in the format of OpenSSF Model Signing.",
-            "The way of the data",
+            "Decide",
         ),
     ),
 )

@@ -27,7 +27,7 @@ from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_n
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0), pytest.mark.usefixtures("soon")]
 
 COMMANDS = (
-    *(("nodes",), ("nodes", "--json"), ("where", "things@pilot"), ("where", "things", "--json"), ("metrics",)),
+    *(("nodes",), ("nodes", "--json"), ("nodes", "things@pilot"), ("nodes", "things", "--json"), ("metrics",)),
     *(("ready", "things@pilot"), ("ready", "things@pilot", "--json"), ("status",), ("ls", "--json")),
 )
 VALUES: tuple[Any, ...] = (
