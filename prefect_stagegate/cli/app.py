@@ -28,7 +28,6 @@ from cyclopts import (
 import prefect_stagegate
 from prefect_stagegate.cli.commands import CORE, TITLES
 from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
-from prefect_stagegate.cli.overview import Overview
 from prefect_stagegate.cli.printing import OUTPUT, error_values, escaped
 from prefect_stagegate.doors import Command, load, plugins
 from prefect_stagegate.errors import ExitCode, StagegateError, UsageError, nearest
@@ -67,6 +66,8 @@ def command_line(words: Sequence[str]) -> App:
     )
     groups = {title: Group.create_ordered(title) for title in _titles(known) if title}
     if _asks_for_overview(words):
+        from prefect_stagegate.cli.overview import Overview  # other commands need none of it
+
         line = "Let bash, zsh or fish complete commands and options."
         app.register_install_completion_command(help=line, help_epilogue="", group="Options")
         app.help_formatter, app.usage = Overview(known), f"Usage: {program_name()} COMMAND"
