@@ -242,6 +242,6 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml requirements.lock | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock setuptools
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock --group build
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock --no-build-isolation -e ".[demo]"
 	@touch $@
