@@ -66,11 +66,11 @@ def command_line(words: Sequence[str]) -> App:
     )
     groups = {title: Group.create_ordered(title) for title in _titles(known) if title}
     if _asks_for_overview(words):
-        from prefect_stagegate.cli.overview import Overview  # other commands need none of it
+        from prefect_stagegate.cli.overview import CommandOverview  # other commands need none of it
 
         line = "Let bash, zsh or fish complete commands and options."
         app.register_install_completion_command(help=line, help_epilogue="", group="Options")
-        app.help_formatter, app.usage = Overview(known), f"Usage: {program_name()} COMMAND"
+        app.help_formatter, app.usage = CommandOverview(known), f"Usage: {program_name()} COMMAND"
     for order, command in enumerate(known):
         if " " not in command.words:
             _add_command(app, command, known, words, group=groups.get(command.title), sort_key=order)

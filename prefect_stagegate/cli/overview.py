@@ -18,7 +18,7 @@ NAME_WIDTH = 10
 """Columns of a command's name, in all groups."""
 
 
-class Overview:
+class CommandOverview:
     """Prints a group as its main commands with their lines, and the names of the others beside its title."""
 
     def __init__(self, commands: Iterable[Command]) -> None:
