@@ -229,6 +229,7 @@ class SourceContract:
         source = open_source(place.url + "folder/b.bin", place.options)
         (source_object,) = source.list()
         assert (source_object.key, read(source, source_object)) == ("b.bin", BYTES)
+        assert read(open_source(place.url + "folder/b.bin", place.options), source_object) == BYTES
 
     def test_a_folder_may_be_named_without_its_slash(self, place: Place) -> None:
         place.put("folder/b.bin", BYTES)

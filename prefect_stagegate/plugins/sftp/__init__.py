@@ -8,5 +8,6 @@ SFTP = Source(
     schemes=("sftp", "ssh"),
     opener=f"{__name__}.sftp_source:SftpSource",
     extra="sftp",
+    is_stateless=True,
 )
 PLUGIN = Plugin(sources=(SFTP,))

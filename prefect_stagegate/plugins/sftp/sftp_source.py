@@ -150,8 +150,7 @@ class SftpSource(BaseSource):
         """The name of the one file that the URL names; empty when it names a folder."""
         if self._path.endswith("/") or not stat.S_ISREG(self._loop.run(self._connection.stat(self._path)).mode):
             return ""
-        self._path, name = posixpath.split(self._path)
-        return name
+        return posixpath.basename(self._path)
 
     @cached_property
     def _real_root(self) -> str:
@@ -161,7 +160,7 @@ class SftpSource(BaseSource):
             raise SourceError("There is no such folder", hint="Check the URL.", source=self.url) from error
 
     def _name(self, key: str) -> str:
-        return posixpath.join(self._path, key)
+        return self._path if self._single else posixpath.join(self._path, key)
 
     def _examined(self, folder: _Folder, entry: RemoteFile, listing: _Listing) -> SourceObject | _Folder | None:
         """An entry of a folder: the object of a wanted file, a folder to be listed, or None."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
@@ -136,13 +137,11 @@ class FsspecSource(BaseSource):
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object, folder by folder."""
-        # Without a slash at the end, the URL may name a file.
         try:
-            info = {} if self._is_folder else self._fs.info(self._root)
-            if info.get("type") == "file":
-                yield from self._single(info, wanted)
-                return
-            yield from self._walk(wanted)
+            if not self._single:
+                yield from self._walk(wanted)
+            elif wanted(self._single):
+                yield self.find(self._single)
         except SourceError:
             raise
         except FileNotFoundError as error:
@@ -198,17 +197,17 @@ class FsspecSource(BaseSource):
         """Look up the object's pin again."""
         require_unchanged(self, listed)
 
-    def _single(self, info: dict[str, Any], wanted: Wanted) -> Iterator[SourceObject]:
-        # Keys are relative to the file's folder from now on.
-        self._root, _, name = self._root.rstrip("/").rpartition("/")
-        if wanted(name):
-            yield self._object(name, info)
+    @cached_property
+    def _single(self) -> str:
+        """The name of the file that the URL names; empty when it names a folder."""
+        is_file = not self._is_folder and self._fs.info(self._root).get("type") == "file"
+        return str(self._root).rstrip("/").rpartition("/")[2] if is_file else ""
 
     def _key(self, name: str) -> str:
         return name.removeprefix(self._root.rstrip("/")).lstrip("/")
 
     def _name(self, key: str) -> str:
-        return f"{self._root.rstrip('/')}/{key}"
+        return self._root if self._single else f"{self._root.rstrip('/')}/{key}"
 
     def _object(self, key: str, info: dict[str, Any]) -> SourceObject:
         if info.get("size") is None:  # an HTML index page lists only names

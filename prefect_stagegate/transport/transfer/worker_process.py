@@ -231,9 +231,9 @@ class _Worker:
         threading.Thread(target=self._receive, name="stagegate-receive", daemon=True).start()
         cache = Cache.open(setup.root, create=False, durability=setup.durability)
         with ExitStack() as stack:
-            sources = []
+            sources, scratch = [], str(cache.layout.ingest)
             for position, opening in enumerate(setup.openings):
-                source = replace(opening, credentials=partial(self._ask, position)).open()
+                source = replace(opening, credentials=partial(self._ask, position)).open(scratch)
                 sources.append(stack.enter_context(closing(source)))
             self._read(cache, sources, setup.limits)
         if self._end.get().is_synced:

@@ -29,6 +29,8 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     UsageError,
 )
+from prefect_stagegate.jobs.open_workspace import open_workspace
+from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.plugins.sftp.client import SftpConnection
 from prefect_stagegate.plugins.sftp.connection import Login
@@ -482,6 +484,24 @@ def test_all_reads_share_one_connection(served: Served) -> None:
     with _opened(url, server.options) as source, ThreadPoolExecutor(32) as pool:
         assert set(pool.map(partial(read, source), source.list())) == {BYTES}
         assert source._source._connection.connections == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.system
+def test_processes_read_by_a_connection_each(openssh: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, root, url = openssh
+    for number in range(200):
+        _write(root, f"{number}.bin", BYTES[number:])
+        os.utime(root / f"{number}.bin", OLD)
+    monkeypatch.setattr("prefect_stagegate.transport.transfer.transfer_engine.SHARED_OBJECTS", 20)
+    monkeypatch.setenv("STAGEGATE_PROCESSES", "2")
+    workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+    staged = stage(workspace, _spec("served", url, server.options))
+    assert (server.folder / "server.log").read_text().count("Accepted publickey") == 2
+    assert staged.digest == stage(workspace, _spec("local", str(root), {})).digest
+
+
+def _spec(dataset: str, url: str, options: dict[str, str]) -> dict[str, Any]:
+    return {"stagegate": 1, "dataset": dataset, "sources": [{"url": url, "options": options}]}
 
 
 @pytest.mark.system
