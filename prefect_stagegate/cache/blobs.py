@@ -111,11 +111,12 @@ class Blobs:
             return holder_of(self._claimed(identity))
 
     def partial_bytes(self, *identity: str) -> int:
-        """Bytes of the volume that an interrupted run's file of this object takes."""
-        try:
-            return os.lstat(self._claimed(identity)).st_blocks * BLOCK
-        except FileNotFoundError:
-            return 0
+        """Bytes of the volume that an interrupted run's file of this object takes.
+
+        Raises:
+            CacheError: The file can't be looked at.
+        """
+        return state[2] * BLOCK if (state := self.claim_state(*identity)) else 0
 
     def _claimed(self, identity: tuple[str, ...]) -> str:
         words = "\0".join(identity).encode("utf-8", "surrogateescape")
@@ -197,8 +198,17 @@ class Blobs:
         return True
 
     def add_unsynced(self, digest: str) -> None:
-        """Have the next `sync` make a blob durable that another process committed."""
-        self._unsynced.add(digest)
+        """Have the next `sync` make a blob durable that another process committed.
+
+        Raises:
+            CacheError: It can't be noted.
+        """
+        with explained("note a blob", self._layout.ingest):
+            self._unsynced.add(digest)
+
+    def discard_unsynced(self) -> None:
+        """Take the blobs out of sight that came in after a sync that failed, which may have been to write them."""
+        self._unsynced.discard()
 
     def synced_elsewhere(self) -> None:
         """Forget what is unsynced: another process has synced the volume since."""

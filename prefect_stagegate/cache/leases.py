@@ -237,7 +237,12 @@ class Leases:
         """
         leases: list[Lease] = []
         with explained("read the leases", self._layout.leases):
-            paths = [path for path in self._layout.entries(self._layout.leases) if _NAME.fullmatch(path.name)]
+            entries = list(self._layout.entries(self._layout.leases))
+        paths = [path for path in entries if _NAME.fullmatch(path.name)]
+        if remove_dead:
+            # One whose job could not remove it, or wrote it too late.
+            for lease_id in {path.stem for path in entries} - {path.name for path in paths}:
+                remove_progress(self._layout, lease_id)
         for path in paths:
             with skipping(unreadable, ""), explained("read the lease", path):
                 lease = _read(path)

@@ -78,6 +78,11 @@ class Unsynced:
         for path in dead:
             path.unlink(missing_ok=True)
 
+    def discard(self) -> None:
+        """Move all added blobs into the trash."""
+        with self._lock:
+            self._discard(self._digests)
+
     def forget(self) -> None:
         """Forget all added blobs, which another process made durable."""
         with self._lock:

@@ -189,3 +189,11 @@ def test_no_progress_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with shown_progress("stage things", "none") as progress:
         assert progress is None
+
+
+def test_a_progress_without_a_lease_is_collected(cache: Cache) -> None:
+    write_progress(cache.layout, "0" * 32, HALF)
+    with cache.leases.hold(LeaseKind.WRITER, "things") as lease:
+        write_progress(cache.layout, lease.id, HALF)
+        collect(cache.layout)
+        assert {path.stem for path in cache.layout.leases.glob("*.progress")} == {lease.id}

@@ -143,3 +143,21 @@ def test_what_the_disk_failed_to_write_is_never_believed(cache: Cache, monkeypat
     assert not cache.blobs.holds(digest, len(DATA))
     assert cache.blobs.holds(synced, len(b"before"))
     assert len(marks(cache)) == 1
+
+
+def test_blob_of_another_process_that_cannot_be_noted_is_an_error(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(unsynced, "_Mark", fail)
+    with pytest.raises(CacheError, match="note a blob"):
+        cache.blobs.add_unsynced(DIGEST)
+
+
+def test_what_came_in_after_a_failed_sync_is_discarded(cache: Cache) -> None:
+    digest = commit(cache)
+    cache.blobs.discard_unsynced()
+    assert not cache.blobs.holds(digest, len(DATA))
+    assert marks(cache)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.space import Space, SpaceRules
-from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.errors import CacheError, TransferFailed
 from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.transport.transfer.context import Done, TransferContext
 from prefect_stagegate.transport.transfer.job import SourceGroup, replicas_of
@@ -131,6 +131,8 @@ def _run(context: TransferContext, make_engine: Callable[[], TransferEngine], ma
         is_synced = True
     finally:
         engine.end(is_synced=is_synced)
+        if context.sync_failed:
+            context.store.blobs.discard_unsynced()
     context.stats.end()
     if len(context.stats.failures) > max_failed:
         raise TransferFailed(context.stats.failures)
@@ -159,7 +161,11 @@ def _remember(context: TransferContext, batch: list[Done]) -> None:
 def _sync(context: TransferContext) -> None:
     """Sync the blobs that came in so far, and then confirm their digests in the memory."""
     began = time.perf_counter()
-    context.store.memory.confirm(context.store.blobs.sync)
+    try:
+        context.store.memory.confirm(context.store.blobs.sync)
+    except CacheError:
+        context.sync_failed = True
+        raise
     context.stats.add_seconds("disk", time.perf_counter() - began)
 
 

@@ -46,11 +46,12 @@ class Buffers:
         with self._lock:
             self._free_or_drop(buffer)
 
-    def shrink(self, count: int) -> None:
-        """Have only so many from now on; the others are freed as they are given back."""
+    def resize(self, count: int) -> None:
+        """Have so many from now on; others are freed as they are given back."""
         with self._lock:
-            self._surplus = max(0, self._count - self._unmade - count)
-            self._count, self._unmade = count, max(0, count - (self._count - self._unmade))
+            made = self._count - self._unmade + self._surplus
+            self._surplus = max(0, made - count)
+            self._count, self._unmade = count, max(0, count - made)
             while self._surplus and self._free:
                 self._free.pop()
                 self._surplus -= 1

@@ -56,6 +56,7 @@ class TransferContext:
     ) -> None:
         self.store, self.space, self.limits = store, space, limits
         self.progress, self.stop, self.stats = progress, stop, stats
+        self.sync_failed = False
         # Sources at one server share a throttle, but each has its own budget of retries.
         self._retriers = {
             id(source): Retrier(limits.retries, stop, stats, self._throttle_of(source)) for source in sources

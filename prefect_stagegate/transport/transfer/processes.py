@@ -10,6 +10,7 @@ read by another; what it had committed stays.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
@@ -19,13 +20,14 @@ import tempfile
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +48,6 @@ from prefect_stagegate.transport.transfer.worker_process import (
     WorkerReport,
     packed,
 )
-from prefect_stagegate.transport.transfer_limits import Limits
 from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:
@@ -61,15 +62,21 @@ LARGE = 2
 """So many it may have whatever their size: one begins before the other ends."""
 SILENT_SECONDS = 30.0
 """A worker without a sign of life for so long is killed. It gives one each second."""
-LAST_SECONDS, STOP_SECONDS = 10.0, 0.3
-"""Seconds that workers have to end, after all is done and after a stop."""
+LAST_SECONDS, STOP_SECONDS, KILL_SECONDS = 10.0, 0.3, 1.0
+"""Seconds that workers have to end, after all is done, after a stop, and after SIGKILL."""
 LINE_LENGTH = 300
 """Bytes that an error quotes of what a worker wrote last."""
 DEATHS = 2
 """Workers that die in a row, with no object read in between, end the transfer."""
+LOOK_SECONDS = 1.0
+"""Seconds of silence that one look counts, at most."""
 _POLL = 0.1
 
 log = logging.getLogger(__name__)
+
+
+class WorkerDied(Exception):
+    """The connection to a worker has ended, or the worker gives no sign of life."""
 
 
 class RemoteClaim:
@@ -107,7 +114,11 @@ class TransferWorker:
         """What it gets next."""
         self.has_asked = False
         """Whether it waits for objects."""
-        self.outbox: deque[Quiet | Credentials | End] = deque()
+        self.outbox: deque[Objects | Quiet | Credentials | End] = deque()
+        self.silent = 0.0
+        """Seconds without a sign of life."""
+        self.has_begun = False
+        """Whether it gave one at all."""
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # Not closed at the worker's end: a late `wake` would write to another file that got the same number.
         weakref.finalize(self, os.close, self._wake)
@@ -116,18 +127,18 @@ class TransferWorker:
             failed.callback(self.connection.close)
             self._output = failed.enter_context(tempfile.TemporaryFile())
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", PROGRAM, str(theirs.fileno())],
+                [_interpreter(), "-P", "-c", PROGRAM, str(os.getpid()), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 # The same code, also where a program has changed where modules are looked for.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
-                # A terminal's Ctrl-C is for this process, which ends the workers in order.
-                start_new_session=True,
+                # A terminal's Ctrl-C is for this process, which ends the workers in order. In the same session: when
+                # this process dies, the kernel wakes a stopped worker.
+                process_group=0,
             )
             failed.pop_all()  # closed by `end`
-        self.heard = time.monotonic()
 
     @property
     def room(self) -> int:
@@ -153,29 +164,37 @@ class TransferWorker:
         os.eventfd_write(self._wake, 1)
 
     def send(self) -> None:
-        """Send what waits to be sent."""
+        """Send what waits to be sent.
+
+        Raises:
+            WorkerDied: It takes nothing any more.
+        """
         dropped = [self.remembered.popleft() for _ in range(len(self.remembered))]
         self.dropped.extend(dropped)
         for job in dropped:
             self.held.pop(job.planned.path, None)
-        if dropped:
-            self.connection.send(Remembered([job.planned.path for job in dropped]))
-        while self.outbox:
-            self.connection.send(self.outbox.popleft())
+        with _alive():
+            if dropped:
+                self.connection.send(Remembered([job.planned.path for job in dropped]))
+            while self.outbox:
+                self.connection.send(self.outbox.popleft())
 
     def next_report(self) -> WorkerReport | None:
         """What it says next; None after a while, or when something is to be sent.
 
         Raises:
-            EOFError, OSError: It has died.
+            WorkerDied: It has died, or is silent.
         """
         ready = wait([self.connection, self._wake], _POLL)
         if self._wake in ready:
             os.eventfd_read(self._wake)
         if self.connection not in ready:
+            if self.silent > SILENT_SECONDS:
+                raise WorkerDied
             return None
-        report: WorkerReport = self.connection.recv()
-        self.heard = time.monotonic()
+        with _alive():
+            report: WorkerReport = self.connection.recv()
+        self.silent, self.has_begun = 0.0, True
         return report
 
     def end(self, seconds: float) -> str:
@@ -183,13 +202,34 @@ class TransferWorker:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         self.process.kill()
-        status = self.process.wait()
+        # Not for ever: one that waits for the disk dies when the disk has answered.
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(KILL_SECONDS)
+        status = self.process.returncode
         self.connection.close()
         with self._output:
             self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - LINE_LENGTH))
             lines = self._output.read().decode(errors="replace").strip().splitlines()
+        if status is None:
+            return "can't be killed"
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return redact(f"{how}: {lines[-1]}") if lines else how
+
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise WorkerDied from error
+
+
+def _interpreter() -> str:
+    # A program with an interpreter inside, or one that a packager made, would start a second time.
+    program = sys.executable or ""
+    if getattr(sys, "frozen", False) or not Path(program).name.startswith("python"):
+        raise OSError(errno.ENOEXEC, f"this process runs in {program!r}, which is no Python interpreter")
+    return program
 
 
 class Processes:
@@ -200,7 +240,6 @@ class Processes:
         context: Of the transfer.
         groups: The sources. Workers read those that another process can open.
         count: The processes, this one included.
-        limits: The share of each.
     """
 
     def __init__(
@@ -209,7 +248,6 @@ class Processes:
         context: TransferContext,
         groups: Sequence[SourceGroup],
         count: int,
-        limits: Limits,
     ) -> None:
         self._engine, self._context, self._count = engine, context, count
         shared = [
@@ -223,11 +261,12 @@ class Processes:
         without = tuple(replace(opening, credentials=dict) for opening in self._openings)
         level = logging.getLogger("prefect_stagegate").getEffectiveLevel()
         cache = context.store
-        self._setup = pickle.dumps(Setup(cache.root, cache.durability, limits, without, level))
+        self._setup = pickle.dumps(Setup(cache.root, cache.durability, context.limits.share(count), without, level))
         self._workers: list[TransferWorker] = []
         self._threads: list[Thread] = []
-        self._stopped = False
+        self._stopped = self._ended = False
         self._deaths = 0
+        self._looked = time.monotonic()
 
     def start(self) -> None:
         """Start the workers, each with a thread here."""
@@ -237,9 +276,13 @@ class Processes:
             self._threads[-1].start()
 
     def look(self) -> None:
-        """Kill workers that give no sign of life, and pass a server's Retry-After on."""
+        """Kill workers that give no further sign of life, and pass a server's Retry-After on."""
+        # Nobody heard them while this process itself was stopped, or its machine.
+        seconds = min(time.monotonic() - self._looked, LOOK_SECONDS)
+        self._looked = time.monotonic()
         for worker in list(self._workers):
-            if time.monotonic() - worker.heard > SILENT_SECONDS and worker.process.poll() is None:
+            worker.silent += seconds if worker.has_begun else 0.0
+            if worker.silent > SILENT_SECONDS:
                 worker.process.kill()
         for number, retrier in enumerate(self._retriers):
             if seconds := retrier.new_quiet():
@@ -261,55 +304,85 @@ class Processes:
         # Nobody waits for the end of what was stopped.
         until = time.monotonic() + (LAST_SECONDS if is_synced else STOP_SECONDS)
         self.join(until)
-        for worker in list(self._workers):
-            with suppress(OSError):
-                worker.outbox.append(End(is_synced))
+        # Before they are taken out of the list: a thread that adds one more ends that by itself.
+        self._ended = True
+        ending = [self._workers.pop() for _ in range(len(self._workers))]
+        for worker in ending:
+            worker.outbox.append(End(is_synced))
+            with suppress(WorkerDied):
+                # One that was stopped takes nothing, and must not be waited for.
+                os.set_blocking(worker.connection.fileno(), False)
                 worker.send()
-        for worker in list(self._workers):
-            worker.end(max(0.0, until - time.monotonic()))
+        for worker in ending:
+            self._end(worker, max(0.0, until - time.monotonic()))
+
+    def _end(self, worker: TransferWorker, seconds: float) -> str:
+        """End a worker, and the claims that it left where it was killed; returns how it ended."""
+        how = worker.end(seconds)
+        if worker.process.returncode:
+            blobs = self._context.store.blobs
+            for job in (*worker.held.values(), *worker.dropped):
+                if claim := blobs.claim(*job.claim_words()):
+                    claim.drop()
+            for job in worker.jobs.values():
+                if claim := blobs.claim(*job.claim_words()):
+                    claim.keep()
+        return how
 
     # ---------------------------------------------------------------- a worker's thread
 
+    @property
+    def _is_over(self) -> bool:
+        return self._stopped or bool(self._context.stop)
+
     def _run(self) -> None:
         try:
-            while not self._stopped:
+            while not self._is_over:
                 try:
                     worker = TransferWorker()
                 except OSError as error:
-                    log.warning("no further worker process can be started: %s", error.strerror)
+                    self._give_up(error.strerror or str(error))
                     return
                 self._workers.append(worker)
                 try:
-                    self._serve(worker)
-                except (EOFError, OSError):
-                    self._bury(worker)
-                else:
-                    # What it left, after too many failures, is not read.
-                    self._engine.finish(len(worker.jobs) + len(worker.given))
+                    if not self._ended:
+                        self._serve(worker)
+                        # What it left, after too many failures, is not read.
+                        self._take_back(worker)
+                        return
+                except WorkerDied:
+                    pass
+                if not self._bury(worker):
                     return
         except BaseException as error:  # noqa: BLE001 - ends the transfer
             self._engine.fail(error)
 
     def _serve(self, worker: TransferWorker) -> None:
-        worker.connection.send_bytes(self._setup)
+        with _alive():
+            worker.connection.send_bytes(self._setup)
+        quiets = (Quiet(*row) for row in enumerate(retrier.quiet_seconds() for retrier in self._retriers) if row[1])
+        worker.outbox.extend(quiets)
         is_told = False
         while True:
-            if self._stopped and not is_told:
+            if self._is_over and not is_told:
                 is_told = True
                 worker.outbox.append(End(is_synced=False))
-            if not (self._stopped or worker.has_asked) and worker.room > 0:
+                if not worker.has_begun:  # it has read nothing
+                    worker.process.kill()
+            # One that imports for minutes, from a file server that all nodes ask, keeps no object waiting.
+            if worker.has_begun and not (is_told or worker.has_asked) and worker.room > 0:
                 worker.has_asked = True
                 self._engine.hand_to(worker.give, self._positions, worker.room, HANDED_BYTES, self._count)
+            if worker.given and not is_told:
+                worker.outbox.append(self._handed(worker))
             worker.send()
-            if worker.given and not self._stopped:
-                self._hand(worker)
             report = worker.next_report()
             if report:
                 self._take(worker, report)
                 if report.is_last:
                     return
 
-    def _hand(self, worker: TransferWorker) -> None:
+    def _handed(self, worker: TransferWorker) -> Objects:
         rows = []
         while worker.given:
             job = worker.given.popleft()
@@ -320,7 +393,7 @@ class Processes:
             # Of a large object, an interrupted run may have left some bytes.
             there = self._context.store.blobs.partial_bytes(*job.claim_words()) if size > HANDED_BYTES else 0
             self._context.space.take(max(0, room(size) - there))
-        worker.connection.send(Objects(rows))
+        return Objects(rows)
 
     def _take(self, worker: TransferWorker, report: WorkerReport) -> None:
         if report.stored:
@@ -373,22 +446,38 @@ class Processes:
             worker.outbox.append(quiet)
             worker.wake()
 
-    def _bury(self, worker: TransferWorker) -> None:
-        """Have others read what a worker that died was yet to read."""
-        self._workers.remove(worker)
-        how = worker.end(STOP_SECONDS)
-        blobs = self._context.store.blobs
-        for job in (*worker.held.values(), *worker.dropped):
-            if claim := blobs.claim(*job.claim_words()):
-                claim.drop()
-        left = [*worker.jobs.values(), *worker.given]
-        self._engine.take_back(left)
-        if self._stopped:
-            return
+    def _bury(self, worker: TransferWorker) -> bool:
+        """Have others read what a worker that died was yet to read; returns whether to start another one.
+
+        Raises:
+            StagegateError: The one before it died, too.
+        """
+        try:
+            self._workers.remove(worker)
+        except ValueError:  # `end` has it
+            return False
+        how, left = self._end(worker, STOP_SECONDS), count_text(len(worker.jobs) + len(worker.given), "object")
+        self._take_back(worker)
+        if self._is_over:
+            return False
+        if not worker.has_begun:
+            self._give_up(how)
+            return False
         self._deaths += 1
-        log.warning("a worker process %s; others read its %s", how, count_text(len(left), "object"))
+        log.warning("a worker process %s; others read its %s", how, left)
         if self._deaths >= DEATHS:
             raise StagegateError(
                 f"A worker process of the transfer {how}, and so did the one before it",
                 hint="If it was killed for memory, give the job more, or set STAGEGATE_PROCESSES=1.",
             )
+        return True
+
+    def _take_back(self, worker: TransferWorker) -> None:
+        worker.given.extendleft(worker.jobs.values())
+        self._engine.take_back(worker.given)
+
+    def _give_up(self, why: str) -> None:
+        """Go on with one process less, which gets its share."""
+        log.warning("no further worker process can be started: %s", why)
+        self._count -= 1
+        self._engine.share(self._count)

@@ -156,7 +156,7 @@ class ReadQueues:
         self._sources = [SourceQueue(source, context.retrier_of(source), shared, failed) for source in members.values()]
         self._replicas = [SourceQueue(each, context.retrier_of(each), to_replicas, failed) for each in replicas]
         self._by_source = {id(queue.source): queue for queue in self._all()}
-        self._replica_reads = shared.in_flight
+        self._most_reads = shared.in_flight
         self._context, self._poll = context, poll
         # Not above a part: whatever is larger is read into buffers of that size.
         self.small = min(SMALL, limits.part)
@@ -205,12 +205,13 @@ class ReadQueues:
             self._has_room.set()
         return given
 
-    def shrink(self, limits: Limits) -> None:
-        """Use less from now on, since other processes use the rest."""
+    def share(self, count: int) -> None:
+        """Use a share of the limits from now on, as one of `count` processes."""
+        limits = self._context.limits.share(count)
         for queue in self._sources:
-            queue.in_flight = limits.in_flight
-        self._context.buffers.shrink(limits.buffers)
-        self._most_open = OPEN_SHARED
+            queue.in_flight = min(limits.in_flight, self._most_reads)
+        self._context.buffers.resize(limits.buffers)
+        self._most_open = OPEN_SHARED if count > 1 else OPEN
 
     def wait_for_room(self, seconds: float) -> None:
         """Wait until there may be room again, at most `seconds`. In the plan's thread."""
@@ -273,7 +274,7 @@ class ReadQueues:
         last would send nothing until the first is through: the last of five ended at 1.72 times a copy's time.
         """
         # All together take no more than their half.
-        if sum(len(queue.reads) for queue in self._replicas) >= self._replica_reads:
+        if sum(len(queue.reads) for queue in self._replicas) >= self._most_reads:
             return None
         opened = Counter(id(job.source) for job in self._open_jobs())
         waiting = (queue for queue in self._replicas if queue.jobs)

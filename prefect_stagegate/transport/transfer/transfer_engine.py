@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import replace
@@ -180,7 +181,7 @@ class TransferEngine:
                 self._queues.put(job)
                 self._loop.feed()
                 if not self._processes:
-                    self._share(planned.object.size)
+                    self._start_processes(planned.object.size)
                 while self._queues.are_full() and not self._is_over():
                     self._queues.wait_for_room(_TICK)
                 if self._is_over():
@@ -190,7 +191,7 @@ class TransferEngine:
         finally:
             self._loop.call(self._end_plan)
 
-    def _share(self, size: int) -> None:
+    def _start_processes(self, size: int) -> None:
         """Start worker processes once there is much to read, with another object of `size` bytes."""
         self._planned_bytes += size
         # Those that wait are counted last, for few stagings have so many.
@@ -203,10 +204,8 @@ class TransferEngine:
             return
         from prefect_stagegate.transport.transfer.processes import Processes
 
-        # Together they use what one may use.
-        share = self._context.limits.share(count)
-        self._loop.call(partial(self._queues.shrink, share))
-        self._processes = Processes(self, self._context, self._groups, count, share)
+        self.share(count)
+        self._processes = Processes(self, self._context, self._groups, count)
         self._processes.start()
 
     @cached_property
@@ -220,10 +219,13 @@ class TransferEngine:
         """Have `give` called with objects for another process; `share` is as for `give_away`. From any thread."""
         self._loop.call(lambda: give(self._queues.give_away(*share)))
 
-    def take_back(self, jobs: Sequence[FetchJob]) -> None:
-        """Read what another process did not. From any thread."""
-        for job in jobs:
-            self._loop.call(partial(self._requeue, job))
+    def take_back(self, jobs: deque[FetchJob]) -> None:
+        """Read what another process did not, with what `hand_to` gives it before this is done. From any thread."""
+        self._loop.call(partial(self._requeue_all, jobs))
+
+    def share(self, count: int) -> None:
+        """Read as one of `count` processes from now on, which together use what one may use. From any thread."""
+        self._loop.call(partial(self._queues.share, count))
 
     def _end_plan(self) -> None:
         self._plan_ended = True
@@ -466,6 +468,10 @@ class TransferEngine:
         """Put a job back at the front of its source's queue."""
         self._queues.put_back(job)
         self._loop.feed()
+
+    def _requeue_all(self, jobs: deque[FetchJob]) -> None:
+        while jobs:
+            self._requeue(jobs.pop())
 
     def _drop_waiting(self) -> None:
         """Drop the objects that wait, since too many failed. Reads under way continue."""

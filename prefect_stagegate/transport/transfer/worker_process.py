@@ -11,9 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -44,6 +46,8 @@ REPORT_SECONDS = 0.05
 """Seconds between two reports while objects are read."""
 IDLE_REPORT_SECONDS = 1.0
 """Seconds between two reports while nothing happens: they say that the process lives."""
+POLL_SECONDS = 1.0
+"""Seconds between two looks whether the starting process lives."""
 MANY = 1 << 20
 """More objects than a transfer hands to one process at a time: how many may fail is not decided here."""
 
@@ -214,7 +218,7 @@ class _WorkerEngine(TransferEngine):
 
 class _Worker:
     def __init__(self, connection: Connection) -> None:
-        self._connection, self._parent = connection, os.getppid()
+        self._connection = connection
         self._reporter = _Reporter(connection)
         self._objects: queue.SimpleQueue[PlannedObject | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Mapping[str, Any] | StagegateError] = queue.SimpleQueue()
@@ -222,6 +226,8 @@ class _Worker:
         self._claims: dict[str, Claim | RemoteClaim] = {}
         """Of objects that the starting process has not remembered yet."""
         self._retriers: list[Retrier] = []
+        self._quiets: queue.SimpleQueue[Quiet] = queue.SimpleQueue()
+        """Servers' Retry-After that others got, also before the sources are open here."""
         self._stop = Stop(None)
         self._end: queue.SimpleQueue[End] = queue.SimpleQueue()
 
@@ -247,8 +253,7 @@ class _Worker:
         engine = _WorkerEngine(context, iter(self._objects.get, None), groups, MANY, failed=self._reporter.failed)
         engine.start()
         try:
-            # The starting process may be killed while another one still holds the connection open.
-            while not engine.ended and not self._stop and os.getppid() == self._parent:
+            while not engine.ended and not self._stop:
                 engine.wait(REPORT_SECONDS)
                 self._report(engine, stats)
         finally:
@@ -258,6 +263,9 @@ class _Worker:
         engine.results.close()
 
     def _report(self, engine: TransferEngine, stats: TransferStats, **more: Any) -> None:
+        while not self._quiets.empty():
+            heard = self._quiets.get()
+            self._retriers[heard.source].keep_quiet(heard.seconds)
         done = engine.results.take(MANY)
         self._claims.update({each.receipt.path: each.claim for each in done if each.claim})
         stored: list[Stored] = [
@@ -269,10 +277,12 @@ class _Worker:
         self._reporter.send(stored=stored, quiet=quiet, figures=stats.taken(), **more)
 
     def _receive(self) -> None:
-        """Take messages until the connection ends: then this process ends, too."""
+        """Take messages until the connection or the starting process ends: then this process ends, too."""
         try:
-            while True:
-                self._take(self._connection.recv())
+            # Another process may hold the connection open when the starting one was killed.
+            while os.getppid() == int(sys.argv[-2]):
+                if self._connection.poll(POLL_SECONDS):
+                    self._take(self._connection.recv())
         except (EOFError, OSError):
             pass
         except BaseException as error:  # noqa: BLE001 - the starting process raises it
@@ -289,7 +299,7 @@ class _Worker:
                     claim.drop()
             self._reporter.dropped(len(message.paths))
         elif isinstance(message, Quiet):
-            self._retriers[message.source].keep_quiet(message.seconds)
+            self._quiets.put(message)
         elif isinstance(message, Credentials):
             self._answers.put(message.options)
         elif self._stop:
@@ -308,11 +318,16 @@ class _Worker:
 
 
 def main() -> None:
-    """Work for the process at the other end of the connection whose descriptor is the last argument."""
-    connection = Connection(int(sys.argv[-1]))
+    """Work for the process whose number is the last argument but one; the last is the connection to it."""
+    # Whoever sends them to all processes of a job reaches the starting one, which ends this one in order.
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    status = 1
     try:
-        _Worker(connection).run()
-    except BaseException as error:  # noqa: BLE001 - the starting process raises it
-        connection.send(WorkerReport(fatal=error, is_last=True))
-    # Threads that wait for silent servers are left behind.
-    os._exit(0)
+        _Worker(Connection(int(sys.argv[-1]))).run()
+        status = 0
+    except BaseException:  # noqa: BLE001 - the starting process quotes its last line
+        traceback.print_exc()
+    finally:
+        # Threads that wait for silent servers are left behind.
+        os._exit(status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from prefect_stagegate.jobs.upkeep.maintain import collect_garbage, pin, unpin
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.transport.transfer import read_queues, transfer_engine
 from prefect_stagegate.workspace import Workspace
 
 DATASET = "things"
@@ -48,6 +50,8 @@ SECOND = {name: data for name, data in FIRST.items() if name != "removed.txt"} |
     "sub/added.bin": bytes(range(255, -1, -1)) * (PART // 256) + b"more than one part",
 }
 """The second: one file changed, one removed, one added."""
+MANY = {f"{number:02}.bin": b"%d" % number * 1000 for number in range(24)}
+"""So many that a worker process reads a part."""
 ROTTEN = SECOND["changed.txt"]
 """What rots, where something does."""
 
@@ -154,6 +158,11 @@ def nothing(sandbox: Sandbox) -> None:
     sandbox.deliver(SECOND)
 
 
+def many(sandbox: Sandbox) -> None:
+    """Neither cache nor catalog is there, and the source has many files."""
+    sandbox.deliver(MANY)
+
+
 def pinned(sandbox: Sandbox) -> None:
     """The newest version is pinned."""
     accepted(sandbox)
@@ -184,6 +193,31 @@ def to_pilot(sandbox: Sandbox) -> None:
 def run_stage(sandbox: Sandbox) -> str:
     """Stage what the source has."""
     return stage(sandbox.open(), sandbox.spec()).digest
+
+
+def run_share(sandbox: Sandbox) -> str:
+    """Stage with a worker process, and read nothing before it has got its part. In a process for this run alone."""
+    os.environ["STAGEGATE_PROCESSES"] = "2"
+    transfer_engine.SHARED_OBJECTS = len(MANY) // 2
+    engine_class, queue_class = transfer_engine.TransferEngine, read_queues.SourceQueue
+    is_ready, given = queue_class.is_ready, threading.Event()
+
+    def noted(step: str, *, are_shared: bool) -> None:
+        original = getattr(engine_class, step)
+
+        def then_read(engine: transfer_engine.TransferEngine, *words: Any) -> None:
+            original(engine, *words)
+            if are_shared or not engine._processes:
+                given.set()
+                engine._loop.feed()
+
+        setattr(engine_class, step, then_read)
+
+    noted("hand_to", are_shared=True)
+    noted("take_back", are_shared=True)  # of one that died before it was given anything
+    noted("_end_plan", are_shared=False)  # so few are left that there is no worker
+    setattr(queue_class, "is_ready", lambda queue: given.is_set() and is_ready(queue))  # noqa: B010
+    return run_stage(sandbox)
 
 
 def run_promote(sandbox: Sandbox) -> str:
@@ -262,6 +296,7 @@ class Job:
 
 JOBS = {
     "stage": Job(nothing, run_stage),
+    "share": Job(many, run_share),
     "restage": Job(staged, run_stage),
     "promote": Job(accepted, run_promote),
     "rollback": Job(promoted, run_rollback),

@@ -8,9 +8,10 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -21,6 +22,7 @@ from blake3 import blake3
 
 from crash.jobs import JOBS, ROTTEN, SETTINGS, Sandbox
 from crash.look import Seen, leftovers, look
+from crash.warm import SANDBOX
 
 HERE = Path(__file__).parent
 FAULTS = {
@@ -34,6 +36,9 @@ FAULTS = {
 """What can happen to a call: how the shim does it, and the error. What a sync that failed did not write looks whole as
 long as it is in memory: it is lost before the job runs again, or it must be no part of what that run makes."""
 TAKES_ROOM = ("create", "write", "allocate", "rename", "link", "mkdir")
+WORKER = "worker/"
+"""Before a call's kind: it is one of a worker process."""
+ORPHAN_SECONDS = 2.0
 MOST = 1500
 """Characters of a problem that are printed, its last."""
 LAG = ("promote", "rollback")
@@ -51,6 +56,11 @@ class Point:
 
     def __str__(self) -> str:
         return f"{self.job}:{self.kind}:{self.number}:{self.fault}"
+
+    @property
+    def in_worker(self) -> bool:
+        """Whether it is a call of the job's first worker process."""
+        return self.kind.startswith(WORKER)
 
     @classmethod
     def parse(cls, text: str) -> Point:
@@ -201,6 +211,9 @@ class Lab:
         if verdict.reached:
             verdict.problems += problems_ended(point, outcome, calm)
             verdict.problems += problems_left(point.job, outcome, look(*sandbox.roots, self.rotten(point.job)), calm)
+            verdict.problems += _processes_left(sandbox)
+            if point.in_worker and "about" in outcome:
+                verdict.problems += (f"it left {path}" for path in (sandbox.roots[0] / "ingest").iterdir())
             verdict.problems += self.converges(warm, point.job, sandbox)
             verdict.problems += (f"{path} is believed, and was never written" for path in _among(sandbox, tainted))
         if not verdict.problems:
@@ -307,21 +320,21 @@ def _faults(kind: str) -> Iterator[str]:
 
 def problems_ended(point: Point, outcome: dict[str, Any], calm: Calm) -> Iterator[str]:
     """What is wrong with how the job ended."""
-    if point.fault in ("kill", "tear"):
+    if point.fault in ("kill", "tear") and not point.in_worker:
         if outcome["status"] != -9:
             yield f"it was to be killed, and ended with {outcome}"
     elif outcome["status"]:
         yield f"it ended with the status {outcome['status']}"
     elif "defect" in outcome:
         yield f"an error that is none of the package's own left it:\n{outcome['defect']}"
-    elif "error" in outcome:
+    elif "error" in outcome and point.fault != "kill":
         if outcome["exit"] != 3:
             yield f"it ended with the exit code {outcome['exit']}: {outcome['message']}"
         wanted = ("NoSpace", "CatalogError") if point.fault == "enospc" else ("CacheError", "CatalogError")
         if outcome["error"] not in wanted:
             yield f"{point.fault} became {outcome['error']}: {outcome['message']}"
     elif outcome.get("about") != calm.about:
-        yield f"it said that it succeeded, with {outcome.get('about')!r}, and undisturbed with {calm.about!r}"
+        yield f"it ended with {outcome}, and undisturbed with {calm.about!r}"
 
 
 def problems_left(job: str, outcome: dict[str, Any], seen: Seen, calm: Calm) -> Iterator[str]:
@@ -351,6 +364,22 @@ def _lose(path: Path) -> None:
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
     path.chmod(mode)
+
+
+def _processes_left(sandbox: Sandbox) -> Iterator[str]:
+    """What a job started must be gone two seconds after it."""
+    mark, until = f"\0{SANDBOX}={sandbox.folder}\0".encode(), time.monotonic() + ORPHAN_SECONDS
+    while left := [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in _read(path)]:
+        if time.monotonic() > until:
+            yield f"processes are left: {left}"
+            return
+        time.sleep(0.02)
+
+
+def _read(path: Path) -> bytes:
+    with suppress(OSError):
+        return b"\0" + path.read_bytes()
+    return b""
 
 
 def _among(sandbox: Sandbox, inodes: Set[int]) -> Iterator[Path]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from crash.jobs import JOBS, Sandbox
-from crash.lab import Lab, Point, Verdict, Warm
+from crash.lab import WORKER, Lab, Point, Verdict, Warm
 
 CHANGES = (
     *("openat", "creat", "write", "pwrite64", "pwritev", "fallocate", "ftruncate", "fsync", "fdatasync", "syncfs"),
@@ -40,6 +42,8 @@ CHANGES = (
 """Calls before which a job is killed, and which fail."""
 LOOKS = ("read", "pread64", "preadv", "getdents64")
 """Calls that change nothing: they only fail."""
+SHARE = "share"
+"""The job whose worker process is crashed, too. Its parent is killed only: the rest is as in `stage`."""
 TAKES_ROOM = ("openat", "write", "pwrite64", "fallocate", "rename", "link", "linkat", "mkdir")
 INJECTIONS = {"kill": "signal=KILL:when={}", "eio": "error=EIO:when={}", "enospc": "error=ENOSPC:when={}"}
 _LINE = re.compile(r"(\d+) +(\w+)\((.*)")
@@ -49,14 +53,16 @@ def points(lab: Lab, jobs: Iterable[str] = JOBS) -> Iterator[Point]:
     """Every point of some jobs: the calls that touch the job's own folder, by a run that nobody disturbs."""
     for job in jobs:
         lab.calm(job)  # makes the world
-        sandbox = lab.copy(job)
         with lab.warm() as warm:
-            outcome, lines = _traced(warm, job, sandbox, f"trace={','.join(CHANGES + LOOKS)}")
-        if "about" not in outcome:
-            raise AssertionError(f"{job} fails under strace: {outcome}")
-        for call, numbers in _numbers(lines, sandbox).items():
-            for number in numbers:
-                yield from (Point(job, call, number, fault) for fault in _faults(call))
+            for worker in ("", WORKER) if job == SHARE else ("",):
+                sandbox = lab.copy(job)
+                outcome, lines = _traced(warm, job, sandbox, worker, f"trace={','.join(CHANGES + LOOKS)}")
+                if "about" not in outcome:
+                    raise AssertionError(f"{job} fails under strace: {outcome}")
+                for call, numbers in _numbers(lines, sandbox).items():
+                    for number in numbers:
+                        faults = _faults(call) if worker or job != SHARE else ("kill",) * (call in CHANGES)
+                        yield from (Point(job, worker + call, number, fault) for fault in faults)
 
 
 def crash_each(lab: Lab, chosen: Iterable[Point]) -> Iterator[Verdict]:
@@ -70,9 +76,10 @@ def crash(lab: Lab, point: Point) -> Verdict:
     lab.calm(point.job)
     sandbox = lab.copy(point.job)
     injection = INJECTIONS[point.fault].format(point.number)
+    worker, call = WORKER * point.in_worker, point.kind.removeprefix(WORKER)
     with lab.warm() as warm:
-        outcome, lines = _traced(warm, point.job, sandbox, f"trace={point.kind}", f"inject={point.kind}:{injection}")
-        killed = point.fault == "kill" and outcome["status"] == -9
+        outcome, lines = _traced(warm, point.job, sandbox, worker, f"trace={call}", f"inject={call}:{injection}")
+        killed = point.fault == "kill" and (outcome["status"] == -9 or "SIGKILL" in "".join(lines[-1:]))
         injected = [line for line in lines if "INJECTED" in line]
         # Which call is the n-th may differ from run to run, as where a folder's order decides. Another thread's n-th
         # may be one of a counter in memory, which no disk spoils.
@@ -100,27 +107,49 @@ def _numbers(lines: list[str], sandbox: Sandbox) -> dict[str, list[int]]:
     return {call: sorted(number for number, ours in numbers.items() if ours) for call, numbers in first.items()}
 
 
-def _traced(warm: Warm, job: str, sandbox: Sandbox, *expressions: str) -> tuple[dict[str, Any], list[str]]:
-    """Run a job under strace; what its child told, and what strace wrote."""
+def _traced(warm: Warm, job: str, sandbox: Sandbox, worker: str, *expressions: str) -> tuple[dict[str, Any], list[str]]:
+    """Run a job under strace, or its first worker process; what its child told, and what strace wrote."""
     meeting = sandbox.folder.with_name(sandbox.folder.name + "-meeting")
     meeting.mkdir()
-    os.mkfifo(meeting / "go")
-    watcher = threading.Thread(target=_trace, args=(meeting, expressions))
-    watcher.start()
-    outcome = warm.run(job, sandbox, wait=str(meeting))
-    watcher.join()
+    options = [option for expression in expressions for option in ("-e", expression)]
+    command = ["strace", "-f", "-y", "-s", "0", "-o", str(meeting / "trace"), *options]
+    if worker:
+        outcome = warm.run(job, sandbox, interpreter=_interpreter(meeting, command))
+        _wait_for_end(meeting / "trace")
+    else:
+        os.mkfifo(meeting / "go")
+        watcher = threading.Thread(target=_trace, args=(meeting, command))
+        watcher.start()
+        outcome = warm.run(job, sandbox, wait=str(meeting))
+        watcher.join()
     lines = (meeting / "trace").read_text(errors="replace").splitlines()
     subprocess.run(["rm", "-r", meeting], check=True)
     return outcome, lines
 
 
-def _trace(meeting: Path, expressions: tuple[str, ...]) -> None:
+def _interpreter(meeting: Path, command: list[str]) -> str:
+    """A Python that is traced where it runs for the first time."""
+    path, first = meeting / "python-traced", shlex.quote(str(meeting / "first"))
+    traced = shlex.join([*command, "-D", "--seccomp-bpf", sys.executable])
+    lines = ["#!/bin/sh", f'mkdir {first} 2>/dev/null && exec {traced} "$@"', f'exec {sys.executable} "$@"']
+    path.write_text("\n".join(lines))
+    path.chmod(0o700)
+    return str(path)
+
+
+def _wait_for_end(trace: Path) -> None:
+    """The tracer of a worker writes its last line when that has ended."""
+    until = time.monotonic() + 5
+    while "+++" not in trace.read_text(errors="replace")[-200:] and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _trace(meeting: Path, command: list[str]) -> None:
     while not (meeting / "pid").exists():
         time.sleep(0.005)
     process = (meeting / "pid").read_text()
-    options = [option for expression in expressions for option in ("-e", expression)]
-    command = ["strace", "-f", "-y", "-s", "0", "-o", str(meeting / "trace"), *options, "-p", process]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+    # Not the processes that it starts.
+    with subprocess.Popen([*command, "-b", "execve", "-p", process], stderr=subprocess.PIPE, text=True) as strace:
         assert strace.stderr
         for line in strace.stderr:
             if "attached" in line:

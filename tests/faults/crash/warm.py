@@ -31,6 +31,8 @@ LOADED_LATE = (
     *("pyarrow.parquet", "prefect_stagegate.cache.blobs", "prefect_stagegate.cache.memory", "email.message", "getpass"),
     *("encodings.idna", "shutil", "fractions", "decimal", "uuid", "sqlite3", "platform", "importlib.metadata"),
 )
+SANDBOX = "CRASH_SANDBOX"
+"""The variable by which processes that a child started are known."""
 TIMEOUT = 30
 """Seconds that a child may take."""
 
@@ -68,13 +70,14 @@ def _child(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], report: i
     ctypes.CDLL(None).alarm(TIMEOUT)
     sandbox = Sandbox(Path(order["folder"]), Path(order["nas"]))
     try:
-        os.environ.update(order.get("settings", {}))
+        os.environ.update({SANDBOX: order["folder"], **order.get("settings", {})})
+        sys.executable = order.get("interpreter", sys.executable)
         if "boot" in order:
             for module in (memory, unsynced):
                 setattr(module, "boot_id", lambda: str(order["boot"]))  # noqa: B010 - no name that it exports
         if "wait" in order:
             _meet(Path(order["wait"]))
-        else:
+        elif "interpreter" not in order:
             _arm(order, shim, kinds, sandbox, report)
         outcome = _outcome(order, sandbox)
         shim.crash_disarm()

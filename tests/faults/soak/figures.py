@@ -55,11 +55,11 @@ class Figures:
         self.seconds = time.monotonic() - self.began
         jobs, counts = self.jobs, self.counts
         parts = {
-            "stages": jobs["stage"] + jobs["bring"],
+            "stages": jobs["stage"] + jobs["arrive"] + jobs["bring"],
             "fetched": f"{self.fetched / MB:.0f} MB",
             "reads": jobs["read"],
             "promotions": f"{jobs['promote']}-{jobs['refuse']}-{jobs['rollback']}",
-            "kills": counts["kills"],
+            "kills": f"{counts['kills']}-{counts['staging workers killed']}",
             "crash points": counts["crash points"],
             "faults": self.faults.total(),
             "rot": counts["rotted"],
@@ -75,7 +75,7 @@ class Figures:
     @property
     def fetched(self) -> int:
         """Bytes that stagings brought."""
-        return self.counts["stage fetched"] + self.counts["bring fetched"]
+        return sum(self.counts[f"{job} fetched"] for job in ("stage", "arrive", "bring"))
 
     def save(self, path: Path) -> None:
         """Write them as JSON."""
@@ -98,7 +98,7 @@ class Figures:
         errors = "; ".join(f"{job}: {', '.join(kinds)}" for job, kinds in by_job.items())
         rows = {
             "violations": f"{len(self.violations)}",
-            "stagings and bringings that ended well": f"{jobs['stage'] + jobs['bring']:,}",
+            "stagings and bringings that ended well": f"{jobs['stage'] + jobs['arrive'] + jobs['bring']:,}",
             "bytes fetched, reused": f"{self.fetched / MB:,.0f} MB, "
             f"{(counts['stage reused'] + counts['bring reused']) / MB:,.0f} MB",
             "promotions, refusals, rollbacks": f"{jobs['promote']:,}, {jobs['refuse']:,}, {jobs['rollback']:,}",
@@ -106,6 +106,7 @@ class Figures:
             "collections, versions taken": f"{jobs['collect']:,}, {counts['collect versions']:,}",
             "deliveries to the source": f"{counts['deliveries']:,}",
             "workers killed (SIGKILL)": f"{counts['kills']:,}",
+            "worker processes of stagings killed or stopped": f"{counts['staging workers killed']:,}",
             "calls that crashed, or failed by EIO or ENOSPC": f"{counts['crash points']:,}",
             "answers of the source that were spoilt": f"{self.faults.total():,}: {spoilt}",
             "bytes flipped in blobs; damaged files found, repaired": f"{counts['rotted']:,}; "

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ class Inspection:
         """Look at everything once; gives what is wrong."""
         self.views = 0
         yield from self._refs()
+        yield from _again(_orphans, self.site.scratch)
         for cache in sorted(Path(self.site.root).glob("nodes/*/cache")):
             if (cache / "format").exists():
                 node = cache.parent.name
@@ -159,11 +160,11 @@ def used_bytes(cache: Path) -> int:
     return sum(taken.values())
 
 
-def _again(look: Any, cache: Path) -> Iterator[str]:
+def _again(look: Any, folder: Path) -> Iterator[str]:
     """What looks wrong twice, with some time between."""
-    if first := set(look(cache)):
+    if first := set(look(folder)):
         time.sleep(AGAIN)
-        yield from sorted(first & set(look(cache)))
+        yield from sorted(first & set(look(folder)))
 
 
 def _dangling(cache: Path) -> Iterator[str]:
@@ -184,6 +185,31 @@ def _held_by_nobody(cache: Path) -> Iterator[str]:
             except BlockingIOError:
                 if not is_alive(lease["pid"]):
                     yield f"the lease {path} lives, and its holder {lease['pid']} does not"
+
+
+def workers_of(parents: Container[int] | None = None) -> list[int]:
+    """The worker processes of the stagings of some processes, or of all."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b"worker_process" in (entry / "cmdline").read_bytes() and (parents is None or _parent(entry) in parents):
+                found.append(int(entry.name))
+    return found
+
+
+def _orphans(scratch: Path) -> Iterator[str]:
+    """Worker processes of this soak whose staging is gone."""
+    of_soak = f"\0TMPDIR={scratch}\0".encode()
+    for pid in workers_of():
+        with suppress(OSError):
+            parent = _parent(Path(f"/proc/{pid}"))
+            ours, theirs = (Path(f"/proc/{process}/environ").read_bytes() for process in (pid, parent))
+            if of_soak in ours and of_soak not in theirs:
+                yield f"the worker process {pid} lives, and its staging does not"
+
+
+def _parent(process: Path) -> int:
+    return int((process / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def is_alive(pid: int) -> bool:

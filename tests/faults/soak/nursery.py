@@ -27,6 +27,7 @@ from typing import Any
 from crash.warm import FAULTS as SHIM_FAULTS
 from crash.warm import LOADED_LATE
 
+from prefect_stagegate.transport.transfer import processes, transfer_engine
 from soak.site import Site
 from soak.work import work
 
@@ -47,6 +48,8 @@ def main(site_file: str) -> None:
     """Fork workers as ordered, and say who ended, until the input ends."""
     for name in LOADED_LATE:
         importlib.import_module(name)
+    # As few as are fetched here already have worker processes, and one that was stopped is soon missed.
+    transfer_engine.SHARED_OBJECTS, processes.SILENT_SECONDS = 16, 8.0
     site = Site.load(Path(site_file))
     waiting = b""
     while True:

@@ -22,18 +22,18 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.testing.servers import seaweedfs
 from soak.ending import end
 from soak.figures import Figures
-from soak.inspection import Inspection, descriptors, is_alive, memory
+from soak.inspection import Inspection, descriptors, is_alive, memory, workers_of
 from soak.plants import PLANTS
 from soak.site import DATASETS, LIMIT, TIGHT, WIDE, Site
 from soak.truth import Rot, Source
 from soak.weather import Weather
 
 HERE = Path(__file__).parent
-CREW = ("stager", "stager", "bringer", "promoter", "reader", "reader", "keeper")
+CREW = ("stager", "newcomer", "bringer", "promoter", "reader", "reader", "keeper")
 """Who works at any time, beside the resident: as many as two cores bear."""
 TIGHT_SIZE = "20m"
 """Of the small volume: less than two of everything that the source holds."""
-EVERY = {"kill": 3.0, "deliver": 4.0, "rot": 7.0, "inspect": 10.0}
+EVERY = {"kill": 3.0, "kill_staging_worker": 1.0, "deliver": 4.0, "rot": 7.0, "inspect": 10.0}
 """Seconds between two of each, on average."""
 DOOMED = 0.5
 """Share of new workers one of whose calls is spoilt."""
@@ -124,6 +124,13 @@ class Soak:
             with suppress(ProcessLookupError):
                 os.kill(self._random.choice(alive), signal.SIGKILL)
                 self.figures.counts["kills"] += 1
+
+    def _kill_staging_worker(self) -> None:
+        """Kill or stop a worker process of a staging."""
+        if workers := workers_of(self._crew):
+            with suppress(ProcessLookupError):
+                os.kill(self._random.choice(workers), self._random.choice((signal.SIGKILL, signal.SIGSTOP)))
+                self.figures.counts["staging workers killed"] += 1
 
     def _deliver(self) -> None:
         self._put(self.source.next())

@@ -18,7 +18,7 @@ from soak.truth import VERDICT
 DATASETS = {"north": [0, 1, 2], "east": [2, 3, 4], "south": [4, 5, 0], "west": [1, 3, 5]}
 """Each takes three of six folders, so that versions of different datasets share blobs."""
 PILOT = "pilot"
-WIDE, TIGHT = "wide", "tight"
+WIDE, TIGHT, NEW = "wide", "tight", "new"
 LIMIT = 64 << 20
 """Bytes that a node without a small volume may hold: the least that the setting takes."""
 SETTINGS = {
@@ -27,6 +27,7 @@ SETTINGS = {
     "STAGEGATE_OBJECTS_IN_FLIGHT": "8",
     "STAGEGATE_FREE_FLOOR": "0%",
     "STAGEGATE_IDLE_TIMEOUT": "2",
+    "STAGEGATE_PROCESSES": "3",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -22,7 +23,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.maintain import collect_garbage, pin, unpin
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Address
-from soak.site import DATASETS, PILOT, TIGHT, WIDE, Site
+from soak.site import DATASETS, NEW, PILOT, TIGHT, WIDE, Site
 from soak.truth import problem
 from tests.support.versions import version_digests
 
@@ -54,6 +55,18 @@ def run_bring(shift: Shift) -> Told:
         address = Address(shift.dataset, shift.random.choice(version_digests(workspace.catalog, shift.dataset)))
     version = stage(workspace, address)
     return {"fetched": version.bytes_fetched, "reused": version.bytes_reused}
+
+
+def run_arrive(shift: Shift) -> Told:
+    """Stage on a node whose cache is new, so that all is fetched, by several processes."""
+    node = shift.site.cache(NEW).parent
+    gone = Path(shift.site.root, f"gone-{os.getpid()}")
+    with suppress(FileNotFoundError):
+        node.rename(gone)
+        subprocess.run(["rm", "-rf", gone], check=True)
+    node.mkdir()
+    shift.node = NEW
+    return run_stage(shift)
 
 
 def run_promote(shift: Shift) -> Told:
@@ -123,6 +136,7 @@ def run_pin(shift: Shift) -> Told:
 
 JOBS: dict[str, Callable[[Shift], Told]] = {
     "stage": run_stage,
+    "arrive": run_arrive,
     "bring": run_bring,
     "promote": run_promote,
     "read": run_read,
@@ -132,11 +146,12 @@ JOBS: dict[str, Callable[[Shift], Told]] = {
 }
 ROLES = {
     "stager": ["stage"],
+    "newcomer": ["arrive"],
     "bringer": ["bring", "bring", "stage"],
     "promoter": ["promote"],
     "reader": ["read"],
     "keeper": ["collect", "verify", "pin"],
-    "resident": list(JOBS),
+    "resident": [job for job in JOBS if job != "arrive"],
 }
 """Which jobs a worker takes turns at. The resident is never killed: what it leaks, it leaks for the whole time."""
 EXPECTED = {
@@ -149,7 +164,10 @@ EXPECTED = {
     "verify": {"TransferFailed", "NoSpace", "SourceUnavailable", "SourceBusy", "BlobVanished"},
     "pin": {"UnknownRef"},
 }
+EXPECTED["arrive"] = EXPECTED["stage"]
 """Errors that are no fault of the package's, given the weather, the rot, the small volume and the others."""
+DEATHS = "A worker process of the transfer was killed by signal 9, and so did the one before it"
+"""What a staging may end with when two were killed."""
 DISK = {"CacheError", "NoSpace", "CatalogError", "RefConflict"}
 """What a worker may be told besides, when one of its calls was made to fail."""
 
@@ -175,7 +193,7 @@ def work(site: Site, role: str, seed: str, tell: Callable[[Told], None], *, doom
         except StagegateError as error:
             name = type(error).__name__
             report |= {"error": name, "message": str(error)[-1500:]}
-            if name not in EXPECTED[job] | (DISK if doomed else set()):
+            if name not in EXPECTED[job] | (DISK if doomed else set()) and DEATHS not in report["message"]:
                 report["wrong"] = f"{job} ended with {name}: {str(error)[-1500:]}"
             if doomed:
                 tell(report)
