@@ -124,7 +124,8 @@ $(NPM)/node_modules/.installed: $(NPM)/package-lock.json
 
 faults: setup ## crash the jobs at more than 2,000 system calls, and cut the power; as root, for half an hour
 	CRASH_POINTS=$(or $(CRASH_POINTS),3000) POWER_CUTS=$(or $(POWER_CUTS),300) $(BIN)/pytest -m "" tests/faults/test_crash_points.py \
-		tests/faults/test_traced_crashes.py tests/faults/test_power_cuts.py tests/faults/test_full_volumes.py
+		tests/faults/test_traced_crashes.py tests/faults/test_power_cuts.py tests/faults/test_full_volumes.py \
+		tests/faults/test_worker_processes.py
 
 soak: setup ## run everything at once for HOURS=n, with kills, rot and a bad source; SEED= repeats its choices
 	PYTHONPATH=.:tests/faults $(BIN)/python -m soak --hours $(or $(HOURS),0.5) $(if $(SEED),--seed $(SEED)) \

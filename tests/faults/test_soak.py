@@ -34,7 +34,7 @@ def test_half_a_minute_of_everything_at_once_violates_nothing(tmp_path: Path) ->
     assert figures["violations"] == []
     for name in ("stage", "bring", "promote", "refuse", "read", "collect"):
         assert figures["jobs"].get(name), f"nobody did {name}"
-    for name in ("kills", "crash points", "deliveries", "rotted", "inspections"):
+    for name in ("kills", "staging workers killed", "crash points", "deliveries", "rotted", "inspections"):
         assert figures["counts"].get(name), f"no {name}"
     assert figures["faults"]
     text = page.read_text()
