@@ -288,6 +288,29 @@ def test_worker_that_cannot_import_leaves_its_share_to_others(
     assert node.most_open > 4  # of 12, which three processes were to share
 
 
+def test_retry_after_holds_in_all_processes(node: Node) -> None:
+    """Also where it is told to a worker that is about to start."""
+    refused: list[float] = []
+
+    def is_busy(_: str) -> bool:
+        if not refused:
+            refused.append(time.monotonic())
+            return True
+        return False
+
+    def refuse_one() -> None:
+        eventually(lambda: workers(os.getpid()))
+        node.is_busy = is_busy
+
+    thread = meanwhile(refuse_one)
+    assert node.stage().files == FILES
+    thread.join()
+    assert node.meter.stats.processes > 1
+    # Others hear of it a moment later.
+    assert not [at for at in node.requests if 1.5 < at - refused[0] < 3.9]
+    assert [at for at in node.requests if at - refused[0] > 3.9]
+
+
 # ── processes that die ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

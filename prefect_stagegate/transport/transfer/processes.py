@@ -194,7 +194,8 @@ class TransferWorker:
             return None
         with _alive():
             report: WorkerReport = self.connection.recv()
-        self.silent, self.has_begun = 0.0, True
+        self.silent = 0.0
+        self.has_begun |= report.asks is None  # before, its sources are not open
         return report
 
     def end(self, seconds: float) -> str:
@@ -286,7 +287,7 @@ class Processes:
                 worker.process.kill()
         for number, retrier in enumerate(self._retriers):
             if seconds := retrier.new_quiet():
-                self._keep_quiet(Quiet(number, seconds))
+                self._keep_quiet(Quiet(number, time.monotonic() + seconds))
 
     def stop(self) -> None:
         """Have the workers read no further."""
@@ -360,8 +361,9 @@ class Processes:
     def _serve(self, worker: TransferWorker) -> None:
         with _alive():
             worker.connection.send_bytes(self._setup)
-        quiets = (Quiet(*row) for row in enumerate(retrier.quiet_seconds() for retrier in self._retriers) if row[1])
-        worker.outbox.extend(quiets)
+        for number, retrier in enumerate(self._retriers):
+            if seconds := retrier.quiet_seconds():
+                worker.outbox.append(Quiet(number, time.monotonic() + seconds))
         is_told = False
         while True:
             if self._is_over and not is_told:
@@ -406,7 +408,7 @@ class Processes:
         if report.figures:
             self._context.stats.add(report.figures)
         for quiet in report.quiet:
-            self._retriers[quiet.source].keep_quiet(quiet.seconds)
+            self._retriers[quiet.source].keep_quiet(quiet.until - time.monotonic())
             self._keep_quiet(quiet)
         if report.asks is not None:
             worker.outbox.append(Credentials(self._credentials(report.asks)))

@@ -100,7 +100,8 @@ class Quiet(NamedTuple):
     """A server asked another process to wait."""
 
     source: int
-    seconds: float
+    until: float
+    """By the monotonic clock, which all processes of a machine share."""
 
 
 class Credentials(NamedTuple):
@@ -265,7 +266,7 @@ class _Worker:
     def _report(self, engine: TransferEngine, stats: TransferStats, **more: Any) -> None:
         while not self._quiets.empty():
             heard = self._quiets.get()
-            self._retriers[heard.source].keep_quiet(heard.seconds)
+            self._retriers[heard.source].keep_quiet(heard.until - time.monotonic())
         done = engine.results.take(MANY)
         self._claims.update({each.receipt.path: each.claim for each in done if each.claim})
         stored: list[Stored] = [
@@ -273,7 +274,8 @@ class _Worker:
             for each in done
             for it in (each.receipt,)
         ]
-        quiet = [Quiet(*row) for row in enumerate(retrier.new_quiet() for retrier in self._retriers) if row[1]]
+        seconds = [retrier.new_quiet() for retrier in self._retriers]
+        quiet = [Quiet(number, time.monotonic() + each) for number, each in enumerate(seconds) if each]
         self._reporter.send(stored=stored, quiet=quiet, figures=stats.taken(), **more)
 
     def _receive(self) -> None:
