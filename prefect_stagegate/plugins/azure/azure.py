@@ -17,14 +17,9 @@ from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Options, Terms
 from prefect_stagegate.transport.expiry import ends_at
 from prefect_stagegate.transport.http import Allowed
-from prefect_stagegate.transport.http.messages import http_time
+from prefect_stagegate.transport.http.messages import DEFAULT_CLIENT, http_time
 from prefect_stagegate.transport.objectstore import ListedObject, ObjectStore
-from prefect_stagegate.transport.objectstore.client_settings import (
-    IDLE_SECONDS,
-    canonical_url,
-    http_client,
-    usable_endpoint,
-)
+from prefect_stagegate.transport.objectstore.client_settings import canonical_url, http_client, usable_endpoint
 from prefect_stagegate.transport.objectstore.keeper import Credential, CredentialKeeper
 from prefect_stagegate.transport.objectstore.object_requests import (
     ListingPage,
@@ -114,7 +109,7 @@ def parse_container_url(url: str) -> tuple[BucketPath, str]:
 
 
 def open_azure(
-    path: BucketPath, settings: AzureSettings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()
+    path: BucketPath, settings: AzureSettings, *, idle: float = DEFAULT_CLIENT.idle, allowed: Allowed = ()
 ) -> ObjectStore:
     """Open a container. This sends no request to the server, but may ask Azure's identity service for a token.
 

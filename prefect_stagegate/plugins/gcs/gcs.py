@@ -17,13 +17,9 @@ from prefect_stagegate.plugins.gcs.google import identify
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Options, Terms
 from prefect_stagegate.transport.http import Allowed
+from prefect_stagegate.transport.http.messages import DEFAULT_CLIENT
 from prefect_stagegate.transport.objectstore import ListedObject, ObjectStore, parse_bucket_url
-from prefect_stagegate.transport.objectstore.client_settings import (
-    IDLE_SECONDS,
-    canonical_url,
-    http_client,
-    usable_endpoint,
-)
+from prefect_stagegate.transport.objectstore.client_settings import canonical_url, http_client, usable_endpoint
 from prefect_stagegate.transport.objectstore.keeper import CredentialKeeper
 from prefect_stagegate.transport.objectstore.object_requests import ListingPage, UrlAndHeaders, bearer_header, quote_key
 from prefect_stagegate.transport.objectstore.store import BucketPath
@@ -133,7 +129,7 @@ def gcs_settings(options: Mapping[str, Any]) -> GcsSettings:
 
 
 def open_gcs(
-    path: BucketPath, settings: GcsSettings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()
+    path: BucketPath, settings: GcsSettings, *, idle: float = DEFAULT_CLIENT.idle, allowed: Allowed = ()
 ) -> ObjectStore:
     """Open a bucket. This sends no request yet.
 

@@ -7,8 +7,6 @@ import urllib.parse
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.transport.http import Allowed, Client, environment_proxies, trusted_authorities
 
-IDLE_SECONDS = 30.0
-"""Seconds without a byte after which a read fails."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 

@@ -6,12 +6,8 @@ import re
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.transport.http import Allowed, origin_of
-from prefect_stagegate.transport.objectstore.client_settings import (
-    IDLE_SECONDS,
-    canonical_url,
-    http_client,
-    usable_endpoint,
-)
+from prefect_stagegate.transport.http.messages import DEFAULT_CLIENT
+from prefect_stagegate.transport.objectstore.client_settings import canonical_url, http_client, usable_endpoint
 from prefect_stagegate.transport.objectstore.credentials import Provider, resolve
 from prefect_stagegate.transport.objectstore.keeper import Credential, CredentialKeeper
 from prefect_stagegate.transport.objectstore.object_requests import S3Requests
@@ -40,7 +36,7 @@ def parse_bucket_url(url: str) -> BucketPath:
 
 
 def open_s3(
-    path: BucketPath, settings: S3Settings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()
+    path: BucketPath, settings: S3Settings, *, idle: float = DEFAULT_CLIENT.idle, allowed: Allowed = ()
 ) -> ObjectStore:
     """Open a bucket. This sends no request yet.
 
@@ -55,10 +51,9 @@ def open_s3(
     resolved = resolve(settings, url=url)
     endpoint = usable_endpoint(resolved.settings.endpoint, tls=resolved.settings.tls)
     virtual = _is_virtual(resolved.settings, endpoint, path.bucket)
-    host = _host(endpoint, path.bucket, virtual=virtual)
     region = resolved.settings.region or DEFAULT_REGION
     requests = S3Requests(
-        canonical_url(_bucket_url(host, path.bucket, region, virtual=virtual)),
+        canonical_url(_bucket_url(endpoint, path.bucket, region, virtual=virtual)),
         _signer(resolved.provider, resolved.settings, region) if resolved.provider else None,
     )
     client = http_client(resolved.settings.ca_file, idle, allowed)
@@ -70,10 +65,12 @@ def _is_virtual(settings: S3Settings, endpoint: str, bucket: str) -> bool:
     return not endpoint and "." not in bucket if settings.virtual_host is None else settings.virtual_host
 
 
-def _host(endpoint: str, bucket: str, *, virtual: bool) -> str:
-    """The endpoint, with the bucket in a virtual host's name; empty means AWS."""
-    if not (endpoint and virtual):
-        return endpoint
+def _bucket_url(endpoint: str, bucket: str, region: str, *, virtual: bool) -> str:
+    """The URL below which the bucket's objects lie; without an endpoint they lie at AWS."""
+    if not endpoint:
+        return f"https://{bucket}.s3.{region}.{AWS}" if virtual else f"https://s3.{region}.{AWS}/{bucket}"
+    if not virtual:
+        return f"{endpoint}/{bucket}"
     origin = origin_of(endpoint)
     if re.fullmatch(r".*:.*|(.*\.)?(\d+|0x[\da-f]*)", origin.host):  # an address
         raise UsageError(
@@ -82,13 +79,6 @@ def _host(endpoint: str, bucket: str, *, virtual: bool) -> str:
             source=f"s3://{bucket}/",
         )
     return endpoint.replace("://", f"://{bucket}.", 1)
-
-
-def _bucket_url(host: str, bucket: str, region: str, *, virtual: bool) -> str:
-    """The URL below which the bucket's objects lie."""
-    if host:
-        return host if virtual else f"{host}/{bucket}"
-    return f"https://{bucket}.s3.{region}.{AWS}" if virtual else f"https://s3.{region}.{AWS}/{bucket}"
 
 
 def _signer(provider: Provider, settings: S3Settings, region: str) -> CredentialKeeper[SigV4Signer]:
