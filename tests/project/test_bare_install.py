@@ -1,4 +1,4 @@
-"""The wheel in environments of its own, with the newest releases that it admits: without an extra, with each alone."""
+"""The wheel in environments of its own, with the locked releases: without an extra, with each alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.test_package import PYPROJECT, build, copy_tree
+from tests.project.test_package import PYPROJECT, ROOT, build, copy_tree
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 UV = Path(sys.executable).with_name("uv")
@@ -54,7 +54,8 @@ def install(folder: Path, wheel: Path, extra: str = "") -> Path:
     python = folder / "bin/python"
     requirement = f"prefect-stagegate{extra and f'[{extra}]'} @ {wheel.as_uri()}"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-    subprocess.run([UV, "pip", "install", "--quiet", "--python", python, requirement], check=True)
+    locked = ["--constraint", ROOT / "requirements.lock"]  # `make compat` tries the newest
+    subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *locked, requirement], check=True)
     return python.parent
 
 
