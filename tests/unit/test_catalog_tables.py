@@ -69,12 +69,13 @@ def test_pyarrow_is_not_loaded_before_sources_are_listed(tmp_path: Path) -> None
         "dataset_names(where.catalog)\n"
         "print('pyarrow' in sys.modules)\n"
         "def listing(*given):\n"
+        "    print('pyarrow' in sys.modules)\n"
+        "    yield from listed(*given)\n"
         "    until = time.monotonic() + 20\n"
         "    while 'pyarrow.parquet' not in sys.modules and time.monotonic() < until: time.sleep(0.01)\n"
         "    print('pyarrow.parquet' in sys.modules)\n"
-        "    yield from listed(*given)\n"
         "stage.list_sources = listing\n"
         "stage.stage(where, {'stagegate': 1, 'dataset': 'd', 'sources': [{'url': f'file://{folder}/data/'}]})\n"
     )
     words = [sys.executable, "-c", script, str(tmp_path)]
-    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "False\nTrue\n"
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "False\nFalse\nTrue\n"

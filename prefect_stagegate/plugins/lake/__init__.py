@@ -7,7 +7,8 @@ from prefect_stagegate.sources.buckets import S3
 
 _DELTA = f"{__name__}.delta:DeltaSource"
 
-DELTA = replace(S3, schemes=("delta+s3", "delta+s3a"), opener=_DELTA, extra="delta")
+# Not by several processes: each would rewrite the files that have deleted rows.
+DELTA = replace(S3, schemes=("delta+s3", "delta+s3a"), opener=_DELTA, extra="delta", is_stateless=False)
 DELTA_FILES = Source("a Delta table in a folder", {}, schemes=("delta+file",), opener=_DELTA, extra="delta")
 ICEBERG = Source(
     "an Iceberg source",
