@@ -54,7 +54,7 @@ def install(folder: Path, wheel: Path, extra: str = "") -> Path:
     python = folder / "bin/python"
     requirement = f"prefect-stagegate{extra and f'[{extra}]'} @ {wheel.as_uri()}"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-    locked = ["--constraint", ROOT / "requirements.lock"]  # `make compat` tries the newest
+    locked: list[str | Path] = ["--constraint", ROOT / "requirements.lock"]  # `make compat` tries the newest
     subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *locked, requirement], check=True)
     return python.parent
 

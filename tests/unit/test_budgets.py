@@ -27,9 +27,8 @@ LINES = 77_518
 124 for facts and bindings beside their checks, 113 for pages, 91 for replicas, 76 for settings, 62 for engines, 52 for
 sections, 43 for probes and four further offers, 35 to import a task when asked for, 60 to keep a defective check
 from ending the others and a damaged record from ending a version, 11 to name a failed local file.
-Another 960 are worker processes, and 155 what happens when
-one dies, hangs or can't start, 104 make a small object
-cost a fifth fewer steps. 35 name what was mistyped where an extra is absent,
+Another 960 are worker processes, 155 what happens when one dies, hangs or can't start, 104 make a small object cost
+a fifth fewer steps. 35 name what was mistyped where an extra is absent,
 37 tell the project's addresses and version from its metadata, and show its logo.
 26 begin a staging sooner: Rich is imported where it draws, and copying begins beside the listing.
 82 show the overview on one screen, replace earlier names, and tell that Great Expectations is absent."""
