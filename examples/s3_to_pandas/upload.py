@@ -1,4 +1,4 @@
-"""Play the owner of the data: write each month's flights as a Parquet file into the bucket `lake`."""
+"""Play the owner of the data: write each month's flights as a Parquet file into the bucket `nyc`."""
 
 import sys
 from importlib.util import find_spec
@@ -13,5 +13,5 @@ flights = pd.read_csv(Path(str(package.origin)).with_name("data") / "flights.csv
 if "--negative" in sys.argv:  # a defect of the newest month
     flights.loc[flights["month"] == 12, "distance"] *= -1
 for number, month in flights.groupby("month"):
-    month.to_parquet(f"s3://lake/flights/2013-{number:02}.parquet", index=False)
+    month.to_parquet(f"s3://nyc/flights/2013-{number:02}.parquet", index=False)
 print(f"{len(flights):,} flights")

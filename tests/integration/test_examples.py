@@ -116,12 +116,12 @@ def test_a_source_of_ones_own_is_staged_by_a_spec(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def flights(tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS) -> dict[str, str]:
     """The settings of who did what the flights' README says; `unlike` has the lines that were printed otherwise."""
-    seaweedfs.bucket("lake")
+    seaweedfs.bucket("nyc")
     settings = {
         "AWS_ENDPOINT_URL": seaweedfs.endpoint_url,
         "AWS_ACCESS_KEY_ID": seaweedfs.key,
         "AWS_SECRET_ACCESS_KEY": seaweedfs.secret,
-        "STAGEGATE_CATALOG": "s3://lake/catalog",
+        "STAGEGATE_CATALOG": "s3://nyc/catalog",
     }
     folder = tmp_path_factory.mktemp("flights")
     lines = unlike("s3_to_pandas", folder, **settings)

@@ -261,7 +261,7 @@ def test_a_fault_that_stays_is_told_and_nothing_is_kept(
             "s3://transfer/",
             {"endpoint_url": "http://nowhere.invalid"},
             SourceUnavailable,
-            "resolve the name of http://nowhere.invalid",
+            "resolve the name of nowhere.invalid:80",
         ),
     ],
     ids=["bucket", "folder", "key", "secret", "refused", "name"],

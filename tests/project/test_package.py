@@ -66,7 +66,7 @@ def test_each_folder_with_an_init_is_listed() -> None:
     assert PYPROJECT["tool"]["setuptools"]["packages"] == sorted(".".join(init.parent.parts) for init in inits)
 
 
-def test_copy_without_git_builds_the_newest_version_of_the_changelog(tree: Path) -> None:
+def test_copy_without_git_builds_the_changelog_s_newest_version(tree: Path) -> None:
     newest = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
     assert build(tree, "wheel").name == f"prefect_stagegate-{newest}.dev0-py3-none-any.whl"
     assert prefect_stagegate.__version__ == version("prefect-stagegate")

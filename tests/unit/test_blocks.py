@@ -185,7 +185,7 @@ def test_collection_import_loads_no_heavy_libraries() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_blocks_show_the_project_s_own_picture_and_pages_once_it_has_addresses(tmp_path: Path) -> None:
+def test_blocks_show_the_project_s_picture_once_it_has_addresses(tmp_path: Path) -> None:
     (tmp_path / "prefect_stagegate-1.dist-info").mkdir()
     (tmp_path / "prefect_stagegate-1.dist-info/METADATA").write_text(
         "Metadata-Version: 2.4\nName: prefect-stagegate\nVersion: 1\n"

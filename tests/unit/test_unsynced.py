@@ -145,9 +145,7 @@ def test_what_the_disk_failed_to_write_is_never_believed(cache: Cache, monkeypat
     assert len(marks(cache)) == 1
 
 
-def test_blob_of_another_process_that_cannot_be_noted_is_an_error(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blob_of_another_process_that_can_t_be_noted_is_an_error(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -91,7 +92,7 @@ class DeltaSource(TableSource):
         super().close()
         self._files.close()
         if self._relay:
-            self._relay.close()
+            self._end_relay()
 
     def _data_files(self, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
         """The wanted data files of the version. deltalake holds their list in memory."""
@@ -133,6 +134,8 @@ class DeltaSource(TableSource):
         with self._lock:
             if isinstance(self._files, S3Source) and self._relay is None:
                 self._relay = LogRelay(self._files)
+                # Also where nobody closes this source: its thread would serve on.
+                self._end_relay = weakref.finalize(self, self._relay.close)
             try:
                 options = self._relay.options if self._relay else {}
                 table = self._library.DeltaTable(self._place, storage_options=options)

@@ -80,8 +80,10 @@ class TransferContext:
         """The object, if it came into the cache since it was planned: by another stager, or under another name."""
         assert job.listed is not None  # noqa: S101
         digest = job.planned.digest
-        # A look costs a query, and only another stager can have fetched the object since it was planned.
-        if not digest and not job.planned.doubted and (job.deferred or self.store.memory.shared):
+        # A look costs a query, and only another stager can have fetched the object since it was planned. Of a large one
+        # it costs little, and `shared` may be a second late.
+        is_large = job.listed.size > self.limits.part
+        if not digest and not job.planned.doubted and (job.deferred or is_large or self.store.memory.shared):
             (remembered,) = self.store.memory.recall_many([(job.source.identity, job.listed)])
             digest = remembered or ""
         if not digest or not self.store.blobs.holds(digest, job.listed.size):
