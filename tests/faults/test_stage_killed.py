@@ -73,7 +73,8 @@ def test_killed_stage_resumes(spec: Path, seaweedfs: SeaweedFS, proxy: FaultProx
     first.communicate()
     assert not list((spec.parent / "cache/views").iterdir())
     output, errors = begin(spec, seaweedfs).communicate(timeout=100)
-    assert proxy.bytes <= TOTAL + IN_FLIGHT * PART, errors
+    # What was under way is read again, and an object that was done, but not remembered yet.
+    assert proxy.bytes <= TOTAL + IN_FLIGHT * PART + max(map(len, OBJECTS.values())), errors
     # The same digest as a staging that nobody disturbed.
     calm = open_workspace(spec.parent / "calm", spec.parent / "calm-catalog")
     folder = spec.parent / "copy"

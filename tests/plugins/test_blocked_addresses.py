@@ -34,7 +34,8 @@ REDIRECTED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("oci://{}/me/things:v1", {"username": "me", "password": "hunter2"}),
 )
 FOREIGN_LISTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("az://lake/d/", {"endpoint_url": "http://{}/me", "account_name": "me", "anon": True}),
+    ("az://lake/d/", {"endpoint_url": "http://{}", "account_name": "me", "account_key": "d3Jvbmc="}),
+    ("gs://lake/d/", {"endpoint_url": "http://{}", "token": "t0ken"}),
     ("delta+s3://lake/t", {"endpoint_url": "http://{}", **KEYS}),
 )
 
@@ -59,6 +60,23 @@ def test_listing_by_a_library_follows_no_redirect(
 ) -> None:
     with pytest.raises(StagegateError, match=f"redirects to (another host|{trap.url})"):
         listed(open_source(url, filled(options, redirector.removeprefix("http://")), idle=5))
+
+
+@pytest.mark.parametrize(("url", "options"), FOREIGN_LISTINGS)
+def test_listing_by_proxy_follows_no_redirect(
+    redirector: str, url: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", redirector)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(StagegateError, match="redirects to another host"):
+        listed(open_source(url, filled(options, "203.0.113.1"), idle=5))
+
+
+@pytest.mark.parametrize(("url", "options"), FOREIGN_LISTINGS)
+def test_listing_checks_where_its_name_leads(rebound: Trap, url: str, options: dict[str, Any]) -> None:
+    source = open_source(url, filled(options, f"localhost:{rebound.port}"))  # the first look lets it pass
+    with closing(source), pytest.raises(ForbiddenAddress, match=r"127\.0\.0\.1|::1"):
+        listed(source)
 
 
 def test_webdav_name_that_resolves_otherwise_later_is_refused(rebound: Trap) -> None:

@@ -49,7 +49,7 @@ def test_overview_fits_one_screen(capsys: pytest.CaptureFixture[str], monkeypatc
     assert named >= {command.words for command in commands_for([]) if " " not in command.words}
 
 
-@pytest.mark.parametrize("name", ["unpin", "gate replay", "where"])
+@pytest.mark.parametrize("name", ["unpin", "gate replay"])
 def test_earlier_name_works_with_a_note(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     main([*name.split(), "--help"])
     output = capsys.readouterr()

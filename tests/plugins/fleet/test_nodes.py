@@ -126,6 +126,12 @@ def test_collected_version_is_not_counted_on(scenario: Scenario) -> None:
     assert states(workspace) == {"gpu-1": Placement.COMPLETE}
 
 
+def test_earlier_name_of_nodes_works_with_a_note(run_stagegate: Run) -> None:
+    done = run_stagegate("where", "--help")
+    assert "`where` is now `nodes`" in done.stderr
+    assert "Usage:" in done.stdout
+
+
 def test_command_gc_tells_what_is_gone(scenario: Scenario, run_stagegate: Run) -> None:
     env = scenario.environment(STAGEGATE_NODE="gpu-1") | {"STAGEGATE_CACHE": str(scenario.folder / "gpu-1")}
     old = stage(node(scenario, "gpu-1"), scenario.spec())
