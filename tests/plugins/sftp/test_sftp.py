@@ -38,6 +38,7 @@ from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.adapter import read_pieces
 from prefect_stagegate.testing.sources import BYTES, Place, SourceContract, listed, read
 from tests.plugins.sftp.ssh import SshServer, rclone_sftp, sshd, write_key
+from tests.support.waiting import eventually
 
 NOBODY = "sftp://127.0.0.1:1/data/"
 OLD = (1_000_000_000, 1_000_000_000)
@@ -492,11 +493,20 @@ def test_processes_read_by_a_connection_each(openssh: Served, tmp_path: Path, mo
     for number in range(200):
         _write(root, f"{number}.bin", BYTES[number:])
         os.utime(root / f"{number}.bin", OLD)
+
+    def connected() -> int:
+        return (server.folder / "server.log").read_text().count("Accepted publickey")
+
+    def read_late(*given: Any) -> Iterator[Any]:
+        eventually(lambda: connected() == 2, 60)  # this process leaves some to the other one, which takes long to begin
+        return read_pieces(*given)
+
+    monkeypatch.setattr("prefect_stagegate.transport.transfer.whole.read_pieces", read_late)
     monkeypatch.setattr("prefect_stagegate.transport.transfer.transfer_engine.SHARED_OBJECTS", 20)
     monkeypatch.setenv("STAGEGATE_PROCESSES", "2")
     workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
     staged = stage(workspace, _spec("served", url, server.options))
-    assert (server.folder / "server.log").read_text().count("Accepted publickey") == 2
+    assert connected() == 2
     assert staged.digest == stage(workspace, _spec("local", str(root), {})).digest
 
 
