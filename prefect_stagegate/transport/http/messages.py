@@ -125,6 +125,8 @@ class Response:
 
     def has_etag(self, etag: str) -> bool:
         """Whether the response names this strong etag, by a look that may miss it where servers write it oddly."""
+        if self._head.lower().count("\netag:") != 1:
+            return False
         rest = f'tag: "{etag}"\n'
         return f"\nE{rest}" in self._head or f"\ne{rest}" in self._head or f'\nETag: "{etag}"\n' in self._head
 
@@ -137,11 +139,12 @@ class Response:
 def parse_headers(head: str) -> Headers:
     r"""The headers in the lines of a response's head, but its first.
 
-    >>> parse_headers("HTTP/1.1 200 OK\nA: 1\na:2")
-    {'a': '1, 2'}
+    >>> parse_headers("HTTP/1.1 200 OK\nA: 1\na:2\n"), parse_headers("HTTP/1.1 200 OK\nA: 1\x0bB: 2")
+    ({'a': '1, 2'}, {'a': '1\x0bB: 2'})
     """
     headers: Headers = {}
-    for line in head.splitlines()[1:]:
+    # Not `splitlines`, which takes further bytes for an end, so that a value could hold a header.
+    for line in head.removesuffix("\n").split("\n")[1:]:
         name, _, value = line.partition(":")
         name, value = name.strip().lower(), value.strip()
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
