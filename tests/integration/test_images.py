@@ -66,8 +66,8 @@ def mnt(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def volumes(mnt: Path) -> tuple[str, ...]:
-    """Options that mount `mnt` and an empty cache."""
-    return f"--volume={mnt}:/mnt", f"--volume={mnt.parent.name}:/cache:U"
+    """Options that mount `mnt` and an empty cache, however full the disk is."""
+    return f"--volume={mnt}:/mnt", f"--volume={mnt.parent.name}:/cache:U", "--env=STAGEGATE_FREE_FLOOR=0%"
 
 
 def normalised(versions: dict[str, str]) -> dict[str, str]:

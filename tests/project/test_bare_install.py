@@ -68,6 +68,7 @@ def run(program: Path, *words: str, folder: Path, **variables: str) -> subproces
     env: Mapping[str, str] = {
         "HOME": str(folder),
         "PATH": os.environ["PATH"],
+        "STAGEGATE_FREE_FLOOR": "0%",
         "STAGEGATE_CACHE": str(folder / "cache"),
         "STAGEGATE_CATALOG": str(folder / "catalog"),
         **variables,
