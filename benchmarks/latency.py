@@ -1,4 +1,4 @@
-"""Many small objects over TLS, near and 20 ms away: HTTP/1.1 and HTTP/2 of ours, beside rclone.
+"""Many small objects over TLS, near and 20 ms away: ours beside rclone.
 
 10,000 objects of 2 to 60 kB lie behind nginx with TLS and HTTP/2. A relay before it holds each byte back for half of
 the latency. Ours is the whole of a staging; rclone is given the names, since it lists no JSON.
@@ -19,8 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -28,28 +27,17 @@ OBJECTS = 10_000
 LATENCIES = (0.0, 0.02)
 
 
-def work(url: str, ca_file: str, out: str, version: str) -> None:
+def work(url: str, ca_file: str, out: str) -> None:
     """Stage what lies at the URL."""
     from prefect_stagegate.jobs.open_workspace import open_workspace
     from prefect_stagegate.jobs.staging.stage import stage
-    from prefect_stagegate.sources.web import website as http
 
-    http.Client = partial(http.Client, http2=version == "2")  # type: ignore[assignment,attr-defined]
     workspace = open_workspace(Path(out) / "cache", Path(out) / "catalog")
     stage(workspace, {"stagegate": 1, "dataset": "web", "sources": [{"url": url, "options": {"verify": ca_file}}]})
 
 
-def by_ours(version: str) -> Callable[[str, str, Path, Path], list[str]]:
-    return lambda url, ca_file, _names, out: [
-        sys.executable,
-        "-m",
-        __spec__.name,
-        "--worker",
-        url,
-        ca_file,
-        str(out),
-        version,
-    ]
+def by_ours(url: str, ca_file: str, _names: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", __spec__.name, "--worker", url, ca_file, str(out)]
 
 
 def by_rclone(url: str, ca_file: str, names: Path, out: Path) -> list[str]:
@@ -57,7 +45,7 @@ def by_rclone(url: str, ca_file: str, names: Path, out: Path) -> list[str]:
     return [str(BIN / "rclone"), "copy", *flags, f"--files-from-raw={names}", f":http,url='{url}':", str(out)]
 
 
-CONTENDERS = {"ours, HTTP/1.1": by_ours("1"), "ours, HTTP/2": by_ours("2"), "rclone": by_rclone}
+CONTENDERS = {"ours": by_ours, "rclone": by_rclone}
 
 
 @contextlib.contextmanager
@@ -66,13 +54,17 @@ def relay(port: int, latency: float) -> Iterator[int]:
     from prefect_stagegate.testing.servers import free_port
 
     relay_port = free_port()
-    process = multiprocessing.Process(target=lambda: asyncio.run(_relay(relay_port, port, latency / 2)), daemon=True)
+    process = multiprocessing.Process(target=_run_relay, args=(relay_port, port, latency / 2), daemon=True)
     process.start()
     time.sleep(1)
     try:
         yield relay_port
     finally:
         process.kill()
+
+
+def _run_relay(relay_port: int, port: int, delay: float) -> None:
+    asyncio.run(_relay(relay_port, port, delay))
 
 
 async def _relay(relay_port: int, port: int, delay: float) -> None:
@@ -116,7 +108,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(*options.worker)
@@ -134,7 +126,7 @@ def main() -> None:
                 with relay(port, latency) if latency else contextlib.nullcontext(port) as reached:
                     for number in range(options.rounds):
                         for name, command in CONTENDERS.items():
-                            out = folder / f"{latency}-{name.replace('/', '-')}-{number}"
+                            out = folder / f"{latency}-{name}-{number}"
                             out.mkdir()
                             url = f"https://localhost:{reached}/data/"
                             run = measured(command(url, server.ca_file, names, out), folder)

@@ -184,6 +184,24 @@ def meanwhile(act: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+def seconds_to_stop(node: Node, first: Callable[[], object] = lambda: None) -> float:
+    """Stop a staging that has begun and on which `first` has acted; returns the seconds until it ended."""
+    cancel = threading.Event()
+    stopped: list[float] = []
+
+    def stop() -> None:
+        first()
+        eventually(lambda: node.meter.snapshot().objects_done > MANY)
+        stopped.append(time.monotonic())
+        cancel.set()
+
+    thread = meanwhile(stop)
+    with pytest.raises(Cancelled):
+        node.stage(cancel)
+    thread.join()
+    return time.monotonic() - stopped[0]
+
+
 # ── what they make ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -355,19 +373,7 @@ def test_workers_that_die_in_a_row_are_an_error(node: Node) -> None:
 
 
 def test_stopped_staging_ends_its_workers_in_time(node: Node) -> None:
-    cancel = threading.Event()
-    moments: list[float] = []
-
-    def stop() -> None:
-        eventually(lambda: node.meter.snapshot().objects_done > MANY)
-        moments.append(time.monotonic())
-        cancel.set()
-
-    thread = meanwhile(stop)
-    with pytest.raises(Cancelled):
-        node.stage(cancel)
-    thread.join()
-    assert time.monotonic() - moments[0] < 2.5
+    assert seconds_to_stop(node) < 2.5
     assert not workers(os.getpid())
     assert node.left() == []
     before = node.meter.snapshot().objects_done
@@ -383,22 +389,12 @@ def test_stop_does_not_wait_for_a_worker_that_takes_nothing(node: Node, monkeypa
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         return ours, theirs
 
-    monkeypatch.setattr(processes, "Pipe", small_pipe)
-    cancel = threading.Event()
-    moments: list[float] = []
-
-    def stop() -> None:
+    def pause_workers() -> None:
         for worker in eventually(lambda: workers(os.getpid())):
             os.kill(worker, signal.SIGSTOP)
-        eventually(lambda: node.meter.snapshot().objects_done > MANY)
-        moments.append(time.monotonic())
-        cancel.set()
 
-    thread = meanwhile(stop)
-    with pytest.raises(Cancelled):
-        node.stage(cancel)
-    thread.join()
-    assert time.monotonic() - moments[0] < 2.5
+    monkeypatch.setattr(processes, "Pipe", small_pipe)
+    assert seconds_to_stop(node, pause_workers) < 2.5
 
 
 def test_worker_that_starts_during_the_stop_ends(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

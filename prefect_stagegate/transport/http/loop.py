@@ -92,8 +92,6 @@ class Loop(EventLoop):
         self._looking = False
         """Whether the next search for silent servers is scheduled."""
         self._received = 0
-        self.reconnected = 0
-        """Requests that were sent again, because the server had sent bytes on the connection before any request."""
 
     @cached_property
     def _multi(self) -> pycurl.CurlMulti:
@@ -256,18 +254,15 @@ class Loop(EventLoop):
             # Else libcurl would take the environment's proxy, by which the server's address could not be checked.
             pycurl.PROXY: "",
             pycurl.CAINFO: trusted_authorities(client.ca_file),
-            pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS if client.http2 else pycurl.CURL_HTTP_VERSION_1_1,
-            # Over HTTP/2, wait for the connection that can carry the request instead of opening another.
-            pycurl.PIPEWAIT: int(client.http2),
+            # HTTP/2 is slower, over one connection; and it sends frames that `_check_silence` takes for unasked bytes.
+            pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
+            pycurl.PREREQFUNCTION: self._check_silence,
             pycurl.OPENSOCKETFUNCTION: partial(self._open_socket, slot),
             pycurl.FRESH_CONNECT: int(alone),
             pycurl.FORBID_REUSE: int(alone),
         }
         if client.certificate:
             options[pycurl.SSLCERT] = client.certificate
-        # Not over HTTP/2, where a server may send frames at any time.
-        if not client.http2:
-            options[pycurl.PREREQFUNCTION] = self._check_silence
         for option, value in options.items():
             handle.setopt(option, value)
         return slot
@@ -279,9 +274,7 @@ class Loop(EventLoop):
         assert exchange is not None  # noqa: S101 - it was under way
         # `_check_silence` aborted it: once, it is sent again on a new connection.
         again = code == pycurl.E_ABORTED_BY_CALLBACK and not exchange.fresh
-        if again:
-            self.reconnected += 1
-        else:
+        if not again:
             is_reusable = exchange.complete(handle, code)
             self._received += exchange.received
             # After an error libcurl closes the connection itself.

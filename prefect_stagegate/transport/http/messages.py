@@ -30,8 +30,6 @@ class Client:
     """Those of `environment_proxies`; empty: connect directly."""
     redirects: bool = True
     """Whether redirects are followed; else they are returned like other responses."""
-    http2: bool = False
-    """Whether HTTP/2 is offered over TLS."""
     certificate: str = ""
     """Path of a PEM file with a certificate and its key, shown to servers that ask for one."""
 
