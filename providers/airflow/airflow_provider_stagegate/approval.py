@@ -13,6 +13,7 @@ from airflow.sdk import exceptions as sdk_exceptions
 
 from airflow_provider_stagegate.command import ExitCode, positional, require_decision
 from airflow_provider_stagegate.hook import StagegateHook
+from airflow_provider_stagegate.links import ReportLink, VersionLink, addresses_of
 from airflow_provider_stagegate.wording import SHOWN, legible, turn_lines
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class StagegateApprovalOperator(ApprovalOperator):
 
     template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "version", "to", "stagegate_conn_id")
     ui_color = "#e6f2ea"
+    operator_extra_links = (VersionLink(), ReportLink())
 
     def __init__(
         self,
@@ -73,6 +75,8 @@ class StagegateApprovalOperator(ApprovalOperator):
         self.version = version
         self.to = to
         self.stagegate_conn_id = stagegate_conn_id
+        self.addresses: dict[str, str] = {}
+        """What the links of the task's page lead to, once the gate has decided."""
 
     @property
     def serialized_params(self) -> dict[str, dict[str, Any]]:
@@ -83,6 +87,7 @@ class StagegateApprovalOperator(ApprovalOperator):
         """Ask the gate, and people when only an approval is missing."""
         hook = StagegateHook(self.stagegate_conn_id)
         result = hook.run("check", positional(self.version), f"--gate={self.to}", "--json", log=self.log.info)
+        self.addresses = addresses_of(result.document, hook.get_command().environment)
         report = require_decision(result, f"check {self.version} --gate {self.to}", self.log.info)
         # Until the answer, which is about this version whatever is staged meanwhile.
         self.version = f"{report['dataset']}@{report['digest']}"
@@ -97,11 +102,25 @@ class StagegateApprovalOperator(ApprovalOperator):
             return super().execute(context)
         except _PAUSES as pause:
             # What people are asked about comes back with their answer. Users may edit XComs, but not this.
-            pause.kwargs = {**(pause.kwargs or {}), "version": self.version, "policy": report["policy"]}
+            pause.kwargs = {
+                **(pause.kwargs or {}),
+                "version": self.version,
+                "policy": report["policy"],
+                "addresses": self.addresses,
+            }
             raise
 
-    def execute_complete(self, context: Context, event: dict[str, Any], version: str = "", policy: str = "") -> Any:
+    def execute_complete(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        version: str = "",
+        policy: str = "",
+        addresses: Mapping[str, str] | None = None,
+    ) -> Any:
         """Record the answer, and go on, stop what follows, or ask again."""
+        # Airflow asks for the links again when this ends, of an operator that has not executed.
+        self.addresses = dict(addresses or {})
         if "error" in event:
             return super().execute_complete(context, event)
         # Not what the template means by now.

@@ -11,6 +11,7 @@ from airflow.providers.standard.operators.python import PythonOperator
 
 from airflow_provider_stagegate.holding import hold_ready
 from airflow_provider_stagegate.hook import StagegateHook
+from airflow_provider_stagegate.links import VersionLink, addresses_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import TaskDecorator
@@ -29,6 +30,8 @@ class RequireReadyDecoratedOperator(DecoratedOperator, PythonOperator):
     template_fields: Sequence[str] = ("version", "digest", "stagegate_conn_id", *PythonOperator.template_fields)
     custom_operator_name = "@task.require_ready"
     ui_color = "#e6f2ea"
+    # No report: no gate is asked.
+    operator_extra_links = (VersionLink(),)
 
     def __init__(
         self,
@@ -56,7 +59,10 @@ class RequireReadyDecoratedOperator(DecoratedOperator, PythonOperator):
 
     def execute(self, context: Context) -> Any:
         """Require the version, and call the function while it is held."""
-        with hold_ready(StagegateHook(self.stagegate_conn_id), self.version, self.log.info, self.digest) as held:
+        hook = StagegateHook(self.stagegate_conn_id)
+        with hold_ready(hook, self.version, self.log.info, self.digest) as held:
+            document = {"dataset": held.version.partition("@")[0], "digest": held.digest}
+            self.addresses = addresses_of(document, hook.get_command().environment)
             values = {name: getattr(held, name) for name in _handed(self.python_callable)}
             self.op_kwargs = {**self.op_kwargs, **values}
             return super().execute(context)

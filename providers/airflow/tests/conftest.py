@@ -36,6 +36,8 @@ os.environ |= {
 }
 # The tests stage a few bytes, however full this machine's disk is.
 FREE_FLOOR = {"STAGEGATE_FREE_FLOOR": "0%"}
+PAGES = {"STAGEGATE_PAGES_URL": "https://data.example.org/", "STAGEGATE_REPORTS_URL": "https://reports.example.org"}
+"""Where the links of a task's page lead."""
 
 APPROVER = "platform@example.org"
 SPEC = """

@@ -73,28 +73,6 @@ def test_refused_version_fails_without_retry(
     assert "It is the turn of data (data-eng@example.org) for freshness" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize(("gate", "state"), [("pilot", "success"), ("fresh", "failed")])
-def test_task_links_to_its_version_and_the_gates_report(
-    gate: str, state: str, delivery: Delivery, run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connection = delivery.connection
-    connection["extra"]["environment"] = {
-        "STAGEGATE_PAGES_URL": "https://data.example.org/",
-        "STAGEGATE_REPORTS_URL": "https://reports.example.org",
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_STAGEGATE_DEFAULT", json.dumps(connection))
-    for file in delivery.data.iterdir():
-        os.utime(file, (0, 0))
-    digest = delivery.command("stage", str(delivery.spec))["digest"].removeprefix("sha256:")
-    task = run_dag("jobs", "checking", gate=gate).tasks["check"]
-    assert task.state == state
-    links = {link: task.xcom_pull(task_ids="check", key=f"_link_{link}") for link in ("VersionLink", "ReportLink")}
-    assert links == {
-        "VersionLink": f"https://data.example.org/datasets/tiny/versions/{digest}",
-        "ReportLink": f"https://reports.example.org/tiny/{gate}/{digest}.html",
-    }
-
-
 def test_source_that_fails_is_retried(delivery: Delivery, run_dag: RunDag, capfd: pytest.CaptureFixture[str]) -> None:
     delivery.spec.write_text(delivery.spec.read_text().replace("/data", "/missing"))
     finished = run_dag("jobs", "staging", source=str(delivery.spec))

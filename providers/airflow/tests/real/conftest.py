@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import EXAMPLES, FREE_FLOOR, Delivery
+from tests.conftest import EXAMPLES, FREE_FLOOR, PAGES, Delivery
 from tests.real.running_airflow import RunningAirflow, running_airflow
 
 OPERATOR = "olga@example.org"
@@ -32,7 +32,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, node: Delivery) -> Iterato
     examples = [EXAMPLES / f"{name}.py" for name in ("pilot_to_production", "gated_training")]
     for file in (*(Path(__file__).parent / "dags").glob("*.py"), *examples):
         (dags / file.name).symlink_to(file)
-    environment = {"AIRFLOW_CONN_STAGEGATE_DEFAULT": json.dumps(node.connection), **FREE_FLOOR}
+    environment = {"AIRFLOW_CONN_STAGEGATE_DEFAULT": json.dumps(node.connection), **FREE_FLOOR, **PAGES}
     home = tmp_path_factory.mktemp("airflow")
     with running_airflow(home, dags, (OPERATOR, APPROVER, SECOND_APPROVER, STRANGER), environment) as airflow:
         yield airflow

@@ -56,6 +56,13 @@ class Run:
         path = f"{self.path}/taskInstances/{task}/xcomEntries/{key}?deserialize=true"
         return self.airflow.get(path, OPERATOR)["value"]
 
+    def links(self, task: str) -> dict[str, str | None]:
+        """What the links of the task's page lead to."""
+        links: dict[str, str | None] = self.airflow.get(f"{self.path}/taskInstances/{task}/links", OPERATOR)[
+            "extra_links"
+        ]
+        return links
+
     def log(self, task: str, attempt: int = 1) -> str:
         path = f"{self.path}/taskInstances/{task}/logs/{attempt}?full_content=true"
         return str(self.airflow.get(path, OPERATOR)["content"])
@@ -117,6 +124,9 @@ def test_answer_of_a_named_user_promotes_and_starts_training(
     assert digest in question["body"]
     assert question["subject"] == "Promote nycflights to production?"
     assert list(question["params"]) == ["reason"]
+    links = run.links("approve")
+    assert links["Version"] == f"https://data.example.org/datasets/nycflights/versions/{digest.removeprefix('sha256:')}"
+    assert links["Report"] == f"https://reports.example.org/nycflights/production/{digest.removeprefix('sha256:')}.html"
 
     # Airflow lets her answer, but the policy does not name her.
     run.answer(STRANGER, "Approve")
@@ -124,6 +134,7 @@ def test_answer_of_a_named_user_promotes_and_starts_training(
     run.answer(APPROVER, "Approve", "seen the report")
     assert run.end() == "success"
     assert run.task("approve")["try_number"] == 1
+    assert run.links("approve") == links
 
     attestation = node.command("history", "nycflights@production")[-1]["attestation"]
     (approval,) = attestation["predicate"]["stagegate"]["approvals"]
@@ -132,6 +143,7 @@ def test_answer_of_a_named_user_promotes_and_starts_training(
     assert training.end() == "success"
     trained = training.result("train")
     assert (trained["digest"], trained["files"]) == (digest, 3)
+    assert training.links("train") == {"Version": links["Version"]}
     assert not node.leases()
 
 
