@@ -186,17 +186,18 @@ lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
 
 TRIED := .release
 TRY := cd $(TRIED) && STAGEGATE_CACHE=$(abspath $(TRIED))/cache STAGEGATE_CATALOG=$(abspath $(TRIED))/catalog bin/stagegate
-release: setup ## build sdist and wheel, try the wheel, and write SBOM and checksums: dist/ is then ready to upload
+release: setup ## build sdists and wheels, Airflow's provider too, try the wheel, and write SBOM and checksums: dist/ is then ready to upload
 	@version=$$($(BIN)/setuptools-scm); case $$version in \
 		*.dev*) echo "No release: $$version, because the work tree is no clean checkout of a tag" ;; \
 		*) grep -q "^## \[$$version\] - 2" CHANGELOG.md || { echo "CHANGELOG.md has no dated $$version" >&2; exit 1; } ;; esac
 	rm -rf dist build
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python
+	for package in . $(AIRFLOW); do SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+		$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist $$package || exit; done
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	$(BIN)/check-wheel-contents dist/*.whl
-	$(BIN)/pyroma --min 10 --skip-tests AuthorEmail,Url dist/*.tar.gz # a person's address, and the project's until it has one
+	ls dist/*.tar.gz | xargs -n 1 $(BIN)/pyroma --min 10 --skip-tests AuthorEmail,Url # a person's address, and the project's until it has one
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TRIED)
-	$(BIN)/uv pip install --quiet --python $(TRIED)/bin/python --constraints requirements-runtime.lock dist/*.whl
+	$(BIN)/uv pip install --quiet --python $(TRIED)/bin/python --constraints requirements-runtime.lock dist/prefect_*.whl
 	$(BIN)/uv pip check --quiet --python $(TRIED)/bin/python
 	mkdir $(TRIED)/trips && printf 'day,distance\n2026-03-01,4.2\n' > $(TRIED)/trips/march.csv
 	$(TRY) init trips
@@ -204,7 +205,7 @@ release: setup ## build sdist and wheel, try the wheel, and write SBOM and check
 	$(TRY) check trips --gate pilot
 	version=$$($(TRIED)/bin/stagegate --version) && sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml > $(TRIED)/pyproject.toml
 	$(BIN)/cyclonedx-py environment --output-reproducible --mc-type library --pyproject $(TRIED)/pyproject.toml \
-		--output-file $$(ls dist/*.whl | sed 's/-py3.*/.cdx.json/') $(TRIED)/bin/python
+		--output-file $$(ls dist/prefect_*.whl | sed 's/-py3.*/.cdx.json/') $(TRIED)/bin/python
 	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 docs: setup ## build the documentation into site/; a broken link fails

@@ -50,7 +50,7 @@ def steps_of(way: str, dist: Path) -> dict[str, str]:
     """
     if way == "demo":
         return {"clone": f"git clone --quiet {ROOT} clone", "make demo": "make --directory clone demo"}
-    built = next(dist.glob("*.whl" if way == "wheel" else "*.tar.gz"), None)
+    built = next(dist.glob("prefect_*.whl" if way == "wheel" else "prefect_*.tar.gz"), None)
     if built is None:
         sys.exit(f"There is no {way} in {dist}: run `make release` first.")
     install = f"{sys.executable} -m venv venv && venv/bin/pip install --quiet {built.resolve()}"

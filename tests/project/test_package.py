@@ -10,12 +10,14 @@ import sys
 import tarfile
 import tomllib
 from collections.abc import Iterator
+from email import message_from_bytes
 from glob import iglob
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -68,6 +70,7 @@ def test_each_folder_with_an_init_is_listed() -> None:
 
 def test_copy_without_git_builds_the_changelog_s_newest_version(tree: Path) -> None:
     newest = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert yaml.safe_load((ROOT / "deployments/kubernetes/chart/Chart.yaml").read_text())["version"] == newest
     assert build(tree, "wheel").name == f"prefect_stagegate-{newest}.dev0-py3-none-any.whl"
     assert prefect_stagegate.__version__ == version("prefect-stagegate")
 
@@ -172,6 +175,29 @@ def test_no_file_names_a_package_index() -> None:
     assert [file for file in files if file.is_file() and hosts.search(file.read_bytes())] == []
 
 
-def test_airflows_provider_has_the_addresses_of_the_package() -> None:
-    provider = tomllib.loads((ROOT / "providers/airflow/pyproject.toml").read_text())
-    assert provider["project"]["urls"] == PYPROJECT["project"]["urls"]
+@pytest.mark.parametrize("urls", [{}, {"Documentation": "https://docs.example/x", "Source": "https://forge.example/x"}])
+def test_airflows_provider_has_version_and_addresses_of_the_package(urls: dict[str, str], tree: Path) -> None:
+    filled = "".join(f'{label} = "{url}"\n' for label, url in urls.items())
+    text = (tree / "pyproject.toml").read_text()
+    (tree / "pyproject.toml").write_text(text.replace("[project.urls]\n", f"[project.urls]\n{filled}"))
+    provider = tree / "providers/airflow"
+    shutil.copytree(ROOT / "providers/airflow", provider, ignore=shutil.ignore_patterns(".venv", "*.egg-info"))
+    with tarfile.open(build(provider, "sdist")) as sdist:
+        sdist.extractall(provider / "unpacked", filter="data")
+    (unpacked,) = (provider / "unpacked").iterdir()
+    with ZipFile(build(unpacked, "wheel")) as wheel:
+        (name,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+        metadata = message_from_bytes(wheel.read(name))
+    assert metadata["Version"] == PYPROJECT["tool"]["setuptools_scm"]["fallback_version"]
+    assert dict(line.split(", ") for line in metadata.get_all("Project-URL", [])) == urls
+    assert ("](../../" in metadata.get_payload()) is not bool(urls)
+    assert ("](https://forge.example/x/blob/HEAD/docs/" in metadata.get_payload()) is bool(urls)
+
+
+def test_airflows_registry_has_the_addresses_of_the_package() -> None:
+    listed = yaml.safe_load((ROOT / ".airflow-registry.yaml").read_text())
+    urls = PYPROJECT["project"]["urls"]
+    expected = {"docs-url": urls.get("Documentation"), "source-url": urls.get("Source")}
+    if source := urls.get("Source"):
+        expected["logo"] = f"{source.rstrip('/')}/raw/HEAD/docs/pictures/logo.png"
+    assert {key: listed.get(key) for key in expected} == expected

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import metadata
+from importlib.metadata import metadata, version
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = version("airflow-provider-stagegate")
 
 _PACKAGE = "airflow_provider_stagegate"
 _INTEGRATION = "Stagegate"
@@ -56,7 +56,7 @@ def get_provider_info() -> dict[str, Any]:
 
 
 def _documentation() -> dict[str, str]:
-    """Where documentation and logo are, by `[project.urls]` of pyproject.toml; nothing while that is empty."""
+    """Where documentation and logo are, by the repository's `[project.urls]`; nothing while that is empty."""
     lines = metadata("airflow-provider-stagegate").get_all("Project-URL") or ()
     urls = {label: url for label, _, url in (line.partition(", ") for line in lines)}
     places = {"external-doc-url": urls.get("Documentation", "")}
