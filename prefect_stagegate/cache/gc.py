@@ -261,10 +261,21 @@ def _remove_strays(layout: Layout) -> None:
 
 def _strays(layout: Layout) -> Iterator[Path]:
     """What dead writers left: drafts, and claims on objects that no run resumed for a day."""
-    yield from filter(_abandoned, layout.ingest.glob(f"{DRAFT}*"))
+    if not _is_read_early(layout):
+        yield from filter(_abandoned, layout.ingest.glob(f"{DRAFT}*"))
     for path in Blobs(layout).orphans(RESUME_SECONDS):
         if not path.name.startswith((DRAFT, UNSYNCED)):
             yield path
+
+
+def _is_read_early(layout: Layout) -> bool:
+    """Whether somebody reads a version that is not complete: its files may lie in the draft of a job that was killed.
+
+    A lease that can't be read may be such a reader's.
+    """
+    unreadable, views = UnreadableRecords(), Views(layout)
+    readers = (lease for lease in Leases(layout).live(unreadable) if lease.kind is LeaseKind.READER)
+    return any(views.path(lease.dataset, lease.digest) is None for lease in readers) or bool(unreadable.all)
 
 
 def _abandoned(draft: Path) -> bool:

@@ -7,6 +7,7 @@
       ingest/<claim>                bytes on their way in, 0600, claimed by flock; views are built here too
       ingest/<claim>.parts          journal of verified parts, for objects of several parts only
       ingest/view-<id>              a draft of a view, locked by its maker; its links hold blobs
+      ingest/arriving-<sha256>/     what readers want of a version that is fetched, and what failed; see `arrivals.py`
       ingest/unsynced-<boot>-<id>   is there while blobs of a writer are not synced
       views/<dataset>/<sha256>/…    appears by one rename: the renamed directory is complete
       views/<dataset>/<sha256>.sealed   since when the view's files are those of its version

@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -23,7 +23,7 @@ from prefect_stagegate.cli.printing import (
     say_first,
 )
 from prefect_stagegate.cli.progress_display import shown_progress
-from prefect_stagegate.errors import ExitCode, TransferFailed
+from prefect_stagegate.errors import ExitCode, TransferFailed, UsageError
 from prefect_stagegate.jobs import address
 from prefect_stagegate.jobs.staging import stage as staging
 from prefect_stagegate.jobs.upkeep.doctor import PATIENCE, Examination, examine, failing
@@ -33,12 +33,19 @@ from prefect_stagegate.spec import Spec, doubtful_columns
 from prefect_stagegate.units import bytes_text, count_text
 from prefect_stagegate.workspace import Workspace
 
+if TYPE_CHECKING:
+    from prefect_stagegate.jobs.arriving import Begun
+
 
 def stage(
     what: VersionOrSpec,
     /,
     *,
     dry_run: Annotated[bool, Parameter(negative="", help="List and plan; fetch nothing.")] = False,
+    background: Annotated[
+        bool, Parameter(negative="", help="Return at once; another process fetches the version. Not for a spec.")
+    ] = False,
+    follow: Annotated[str, Parameter(show=False, help="A ref whose copy moves though a digest is named.")] = "",
     every: All = False,
     json: Json = False,
     places: Places = Places(),
@@ -52,6 +59,7 @@ def stage(
 
     - `stagegate stage nycflights.yaml --dry-run`
     - `stagegate stage nycflights@production`
+    - `stagegate stage nycflights@production --background`
 
     Parameters
     ----------
@@ -59,6 +67,9 @@ def stage(
         A spec's path or URL, or DATASET@REF, or DATASET@sha256:….
     """
     spec_or_address = address.parse(what)
+    if background:
+        _stage_in_background(spec_or_address, places, json=json, quiet=display.quiet)
+        return
     workspace = places.workspace(create=True)
     if dry_run:
         # Only the files can prove that a column's type is a mistake, so this warns and refuses nothing.
@@ -68,12 +79,31 @@ def stage(
         return
     with shown_progress(f"stage {spec_or_address.dataset}", display.progress_form(json=json)) as progress:
         try:
-            version = staging.stage(workspace, spec_or_address, progress=progress)
+            version = staging.stage(workspace, spec_or_address, follow=follow, progress=progress)
         except TransferFailed as error:
             if json:
                 _print_failed(spec_or_address.dataset, error)
             raise
     print_result(version, _print_version, json=json, quiet=display.quiet)
+
+
+def _stage_in_background(what: Spec | Address, places: Places, *, json: bool, quiet: bool) -> None:
+    from prefect_stagegate.jobs.arriving import arriving
+
+    if isinstance(what, Spec):
+        raise UsageError(
+            f"The first staging of {what.dataset} can't be read early: nobody knows its digests yet",
+            hint="Stage it without --background; other nodes may then fetch the version so.",
+            dataset=what.dataset,
+        )
+    begun = arriving(what, places.cache, places.catalog).begin()
+    print_result(begun, _print_arriving, json=json, quiet=quiet)
+
+
+def _print_arriving(begun: Begun) -> None:
+    say(f"{begun.dataset}@{begun.digest}")
+    say(f"{count_text(begun.files, 'file')}, {bytes_text(begun.bytes)}: {begun.state}")
+    say("`stagegate ready` tells when it is complete; `open_dataset(…, wait=False)` reads each file as it comes.")
 
 
 def _print_failed(dataset: str, error: TransferFailed) -> None:

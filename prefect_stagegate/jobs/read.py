@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import ONLY_READABLE
@@ -15,6 +16,9 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, nearest, suggest
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.model.settings import Settings
+
+if TYPE_CHECKING:
+    from prefect_stagegate.jobs.arriving import ArrivingDataset
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,7 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
         held = sorted(cache.views.of(dataset))
         digest: str | None = address.complete(held, f"The cache {cache.root}", hint)
     else:
-        digest = address.digest or _overridden(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
+        digest = address.digest or overridden(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
     if digest is None:
         raise _not_here(cache, dataset, ref)
     return OpenDataset(dataset, digest, _view(cache, address, digest))
@@ -144,7 +148,8 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
     return resolve
 
 
-def _overridden(cache: Cache, address: Address) -> str | None:
+def overridden(cache: Cache, address: Address) -> str | None:
+    """The digest that `override_ref` gives an address in this process; None without one."""
     return next((digest for root, ref, digest in reversed(_overrides) if (root, ref) == (cache.root, address)), None)
 
 
@@ -190,23 +195,52 @@ def keep_dataset(cache: Cache, address: Address, holder: str, *, inherited: bool
         yield version
 
 
-@contextmanager
-def open_dataset(address: str, *, cache: str | os.PathLike[str] | None = None) -> Iterator[OpenDataset]:
-    """Open a version that lies on this node, and keep it there during the block.
+@overload
+def open_dataset(
+    address: str, *, cache: str | os.PathLike[str] | None = None, wait: Literal[True] = True
+) -> AbstractContextManager[OpenDataset]: ...
+@overload
+def open_dataset(
+    address: str, *, cache: str | os.PathLike[str] | None = None, wait: Literal[False]
+) -> AbstractContextManager[ArrivingDataset]: ...
+def open_dataset(
+    address: str, *, cache: str | os.PathLike[str] | None = None, wait: bool = True
+) -> AbstractContextManager[OpenDataset] | AbstractContextManager[ArrivingDataset]:
+    """Open a version, and keep it on this node during the block.
+
+    With `wait`, the version must lie here complete. Without, any version is opened that the catalog knows
+    (STAGEGATE_CATALOG), and fetched by another process. A visible version is complete; a file of an arriving version is
+    proved before it can be opened.
 
     Args:
         address: `DATASET@REF`, `DATASET@REF~1` or `DATASET@sha256:<hex>`, which may be abbreviated; without a ref,
             `latest`. For `~1` the catalog is asked, STAGEGATE_CATALOG.
         cache: The node's cache folder; by default STAGEGATE_CACHE.
+        wait: Whether the version must be complete before the block begins.
 
     Raises:
-        UnknownRef: The node has no such ref, or not that version.
-        UnprovedEntry: The node met an entry of the ref that lacks signatures which are asked for.
+        UnknownRef: The node has no such ref, or not that version; without `wait`, the catalog has it not.
+        UnprovedEntry: An entry of the ref lacks signatures which are asked for.
+        GateFailed: Without `wait`: the target withdrew the version.
 
     Example:
         with open_dataset("nycflights@production") as ds:
             train(ds.path)
+
+        with open_dataset("nycflights@production", wait=False) as ds:
+            ds.prefetch(order := ds.glob("*.parquet"))
+            for path in order:
+                train(ds.path(path))
     """
+    if not wait:
+        from prefect_stagegate.jobs.arriving import open_arriving  # loads the catalog, which other readers don't need
+
+        return open_arriving(Address.parse(address), cache)
+    return _open_complete(address, cache)
+
+
+@contextmanager
+def _open_complete(address: str, cache: str | os.PathLike[str] | None) -> Iterator[OpenDataset]:
     wanted = Address.parse(address).counted(read_catalog())
     with hold_dataset(open_cache(cache), wanted, "open_dataset") as held:
         yield held

@@ -96,9 +96,16 @@ def transferring(job: Job, spec: Spec, *, replicas: Sequence[ReplicaSet] = ()) -
 
 
 def _fill(
-    job: Job, sources: Sources, kept: Draft, plan: Iterator[PlannedObject], *, max_failed: int, is_repair: bool = False
+    job: Job,
+    sources: Sources,
+    kept: Draft,
+    plan: Iterator[PlannedObject],
+    *,
+    max_failed: int,
+    is_repair: bool = False,
+    order: Callable[[Iterator[PlannedObject]], Iterator[PlannedObject]] = iter,
 ) -> Transfer:
-    """Transfer the bytes of every planned object into the cache, verified.
+    """Transfer the bytes of every planned object into the cache, verified; `order` passes the plan on in another order.
 
     Raises:
         NoSpace: The objects don't fit, and a collection can't free enough. Raised before the first byte, as far as
@@ -110,7 +117,7 @@ def _fill(
     assert job.meter  # noqa: S101
     space = space_for(workspace, job.writer, is_repair=is_repair)
     transferred = transfer(
-        claim_space(workspace, space, plan, sources.groups, kept),
+        order(claim_space(workspace, space, plan, sources.groups, kept)),
         sources.groups,
         workspace.cache,
         space=space,

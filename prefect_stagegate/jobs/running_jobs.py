@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.arrivals import Arrival
 from prefect_stagegate.cache.job_progress import JobProgress, read_progress
 from prefect_stagegate.cache.leases import Lease, LeaseKind, holder_of
 from prefect_stagegate.clock import moment, now
@@ -54,6 +55,25 @@ def running_jobs(cache: Cache, unreadable: UnreadableRecords | None = None) -> l
         CacheError: The leases can't be read.
     """
     return [_job(cache, lease) for lease in cache.leases.live(unreadable) if lease.kind is LeaseKind.WRITER]
+
+
+def share_arrived(cache: Cache, digest: str) -> float | None:
+    """How much of a version that readers open early is here, from 0.0 to 1.0; None where no job fetches it.
+
+    Raises:
+        CacheError: The leases can't be read.
+    """
+    arrival = Arrival(cache.layout, digest)
+    if not arrival.is_fetched():
+        return None
+    holder = arrival.holder()
+    jobs = (job.progress for job in running_jobs(cache, UnreadableRecords()) if holder and job.pid == holder.pid)
+    progress = next(filter(None, jobs), None)  # none in the job's first second
+    return (
+        min(1.0, (progress.bytes_moved + progress.bytes_reused) / progress.bytes)
+        if progress and progress.bytes
+        else 0.0
+    )
 
 
 def _job(cache: Cache, lease: Lease) -> RunningJob:

@@ -272,6 +272,12 @@ class Settings:
         "Seconds that a transfer waits for a free slot of its concurrency limits before it gives up.",
         seconds(1, 604_800),
     )
+    arrival_timeout: float = setting(
+        "600",
+        "1 to 86400 seconds",
+        "Seconds that a reader waits for one file of a version that is still fetched.",
+        seconds(1, 86_400),
+    )
     signing_key: Path | None = setting(
         "", "a PEM file", "An Ed25519 key that signs each decision; nothing is signed without it.", optional(folder)
     )

@@ -16,6 +16,7 @@ from prefect_stagegate.doors import Job, load, plugins
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.jobs.address import resolve_for_node
 from prefect_stagegate.jobs.runner import point, step, transferring
+from prefect_stagegate.jobs.staging.fetch_order import FAILURES, FetchOrder, readers_told
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.transport.transfer import Progress, TransferStats
@@ -29,15 +30,18 @@ def fetch_version(
     purpose: str,
     *,
     peers: Collection[str] = (),
+    follow: str = "",
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> Version:
     """Fetch a version to this node, unless it is here: from replicas that have it or fetch it, too.
 
-    The node's copy of the ref moves after the view is complete. The catalog's refs don't move.
+    The node's copy of the ref moves after the view is complete. The catalog's refs don't move. What readers of the
+    arriving version ask for comes first.
 
     `purpose` says what it is fetched for, for people. `peers` names nodes that fetch it at the same time: those of one
-    site read the sources once. `progress` is called from several threads; `cancel` stops in time.
+    site read the sources once. `follow` is a ref whose copy moves though the address names a digest. `progress` is
+    called from several threads; `cancel` stops in time.
 
     Raises:
         UsageError: There is no such version, or no stored spec has its sources.
@@ -55,14 +59,15 @@ def fetch_version(
             more: dict[str, Any] = {"meter": meter, "cancel": cancel, "facts": {"digest": digest}}
             with step(workspace, "fetch", dataset, writer=writer, **more) as job, views.draft() as draft:
                 meter.listed(manifest.files, manifest.bytes)
-                stats = _fill_draft(job, digest, draft, peers=peers)
-                meter.enter(Phase.PUBLISHING)
-                view = draft.publish(dataset, digest, manifest.entries())
+                with readers_told(job, digest, follow) as order:
+                    stats = _fill_draft(job, digest, draft, peers=peers, order=order)
+                    meter.enter(Phase.PUBLISHING)
+                    view = draft.publish(dataset, digest, manifest.entries())
                 job.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
         views.touch(dataset, digest)
         # A ref may name only what is here, so it moves last. An address by digest moves none.
-        if address.named_ref:
-            point(workspace, dataset, address.named_ref, digest)
+        if ref := follow or address.named_ref:
+            point(workspace, dataset, ref, digest)
     reused = max(0, manifest.bytes - stats.fetched)
     pins = read_pins(workspace.catalog, dataset, digest)
     facts = (view, manifest.files, manifest.bytes, stats.fetched, reused)
@@ -119,14 +124,20 @@ def repair_files(
 
 
 def _fill_draft(
-    job: Job, digest: str, draft: Draft, *, paths: Collection[str] | None = None, peers: Collection[str] = ()
+    job: Job,
+    digest: str,
+    draft: Draft,
+    *,
+    paths: Collection[str] | None = None,
+    peers: Collection[str] = (),
+    order: FetchOrder | None = None,
 ) -> TransferStats:
     """Hold the blobs of a version of the job's dataset, or of the given paths, in a draft.
 
     Those that the cache lacks are fetched: from replicas, else from the sources.
 
     A whole version has to be complete: the spec's `max_failed_objects` is for making versions, and does not apply. Of
-    given paths each may fail.
+    given paths each may fail. With an order, a few may; the order raises then.
     """
     workspace, dataset = job.workspace, job.dataset
     spec = spec_with_sources(workspace, dataset, digest)
@@ -134,7 +145,14 @@ def _fill_draft(
     found = [find(workspace, dataset, digest, peers, job.cancel) for find in finders]
     with transferring(job, spec, replicas=[replicas for replicas in found if replicas]) as (_, fill):
         plan = plan_origins(workspace, spec, dataset, digest, paths)
-        transferred = fill(plan, max_failed=len(paths or ()), is_repair=paths is not None)
+        more: dict[str, Any] = {"order": order.planned, "max_failed": FAILURES} if order else {}
+        transferred = fill(plan, **{"max_failed": len(paths or ()), "is_repair": paths is not None} | more)
+        if order:
+            order.stats = transferred.stats
         for receipt in transferred:
+            if order:
+                order.done(receipt)
             draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
+    if order:
+        order.require_all()
     return transferred.stats

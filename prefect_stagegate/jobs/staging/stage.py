@@ -71,6 +71,7 @@ def stage(
     subject: SpecLike | Address,
     *,
     peers: Collection[str] = (),
+    follow: str = "",
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> Version:
@@ -81,6 +82,7 @@ def stage(
         subject: A spec, whose sources are listed and whose version becomes `latest`; or the address of a version.
         peers: Names of the nodes that fetch an existing version at the same time: those of this node's site read
             its sources once.
+        follow: A ref whose copy on this node moves to the version, though the address names a digest.
         progress: Called as the transfer goes on, from several threads.
         cancel: Set it to stop in time; fetched bytes stay for the next run.
 
@@ -90,7 +92,9 @@ def stage(
     parsed = parse(subject)
     if isinstance(parsed, Address):
         with step(workspace, "stage", parsed.dataset, subject=parsed, cancel=cancel) as job:
-            version = fetch_version(workspace, parsed, "stage", peers=peers, progress=progress, cancel=cancel)
+            version = fetch_version(
+                workspace, parsed, "stage", peers=peers, follow=follow, progress=progress, cancel=cancel
+            )
             _note(job, version)
         return version
     more: dict[str, Any] = {"subject": parsed, "meter": Meter.of(progress), "cancel": cancel}

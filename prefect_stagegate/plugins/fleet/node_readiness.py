@@ -12,6 +12,7 @@ from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable
 from prefect_stagegate.jobs.address import resolve_for_node
+from prefect_stagegate.jobs.running_jobs import share_arrived
 from prefect_stagegate.jobs.upkeep.verify import require_undamaged
 from prefect_stagegate.model import LATEST, Address, Verdict
 from prefect_stagegate.units import digest_text
@@ -126,6 +127,8 @@ def _absence(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
     """What this node lacks of a version; empty when it is complete, and the node's copy of the ref names it."""
     view = workspace.cache.views.path(dataset, digest)
     if view is None:
+        if (share := share_arrived(workspace.cache, digest)) is not None:
+            return f"{digest_text(digest)} is arriving, {share:.0%}"
         return f"this node lacks {digest_text(digest)}"
     quarantine = Quarantine(workspace.cache.layout)
     # Manifests are read only where something rotted.

@@ -127,7 +127,7 @@ class TransferWorker:
             failed.callback(self.connection.close)
             self._output = failed.enter_context(tempfile.TemporaryFile())
             self.process = subprocess.Popen(
-                [_interpreter(), "-P", "-c", PROGRAM, str(os.getpid()), str(theirs.fileno())],
+                [interpreter(), "-P", "-c", PROGRAM, str(os.getpid()), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 # The same code, also where a program has changed where modules are looked for.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -225,7 +225,12 @@ def _alive() -> Iterator[None]:
         raise WorkerDied from error
 
 
-def _interpreter() -> str:
+def interpreter() -> str:
+    """The Python that this process runs in, to start another.
+
+    Raises:
+        OSError: This process' program is no Python interpreter.
+    """
     # A program with an interpreter inside, or one that a packager made, would start a second time.
     program = sys.executable or ""
     if getattr(sys, "frozen", False) or not Path(program).name.startswith("python"):

@@ -1,0 +1,264 @@
+"""Reading a version while it arrives: each file as soon as it is here and proved.
+
+    a visible version is complete; a file of an arriving version is proved before it can be opened
+
+One process of the node fetches the version; readers in any number of processes ask it for files (`cache/arrivals.py`).
+When it dies, the next reader that waits starts another.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Thread
+from typing import IO, Literal
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.arrivals import Arrival
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.catalog import Catalog, withdrawn
+from prefect_stagegate.catalog.version_records import read_manifest
+from prefect_stagegate.errors import NotReady, UsageError
+from prefect_stagegate.jobs.gating.proofs import SignatureProof
+from prefect_stagegate.jobs.read import open_cache, overridden
+from prefect_stagegate.jobs.staging.fetch_order import withdrawal_error
+from prefect_stagegate.model import LATEST, Address, Entry
+from prefect_stagegate.model.settings import Settings
+from prefect_stagegate.sources.selection.globs import selected
+from prefect_stagegate.transport.transfer.processes import interpreter
+
+FIRST_POLL, POLL = 0.002, 0.1
+"""Seconds between two looks for a file, at first and at most."""
+STARTS = 3
+"""Processes that one wait starts, at most: each ended without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A version that another process was asked to fetch."""
+
+    dataset: str
+    digest: str
+    files: int
+    bytes: int
+    state: Literal["arriving", "complete"]
+
+
+class ArrivingDataset:
+    """A version whose files can be read as they arrive. `open_dataset(…, wait=False)` gives one.
+
+    It can be pickled, and used by threads and by processes that begin by fork or spawn: all share one fetching.
+
+    Args:
+        cache: The node's cache folder.
+        catalog: Where the catalog lies.
+        address: The version by its digest, and the ref that it was opened by; empty for none.
+        entries: Its files.
+        bound: Seconds that one wait lasts, at most.
+    """
+
+    def __init__(
+        self, cache: Path, catalog: str, dataset: str, digest: str, ref: str, entries: Iterable[Entry], bound: float
+    ) -> None:
+        self.dataset, self.digest = dataset, digest
+        self._root, self._catalog, self._ref, self._bound = cache, catalog, ref, bound
+        self._entries = {entry.path: entry for entry in entries}
+
+    def __getstate__(self) -> dict[str, object]:
+        # Another process opens the cache itself.
+        return {name: value for name, value in self.__dict__.items() if name != "_cache"}
+
+    @cached_property
+    def _cache(self) -> Cache:
+        return open_cache(self._root)
+
+    @property
+    def _arrival(self) -> Arrival:
+        return Arrival(self._cache.layout, self.digest)
+
+    def files(self) -> list[str]:
+        """The paths of all files, in order, here or not."""
+        return list(self._entries)
+
+    def glob(self, pattern: str) -> list[str]:
+        """The paths that match a pattern, as `include` of a spec does: `*.parquet` matches in every folder.
+
+        Raises:
+            UsageError: The pattern is not well formed.
+        """
+        return [path for path in self._entries if selected(path, [pattern])]
+
+    def size(self, path: str) -> int:
+        """The bytes of a file, here or not."""
+        return self._entry(path).size
+
+    def is_here(self, path: str) -> bool:
+        """Whether a file is here, proved."""
+        return self._find(self._entry(path)) is not None
+
+    def prefetch(self, paths: Sequence[str]) -> None:
+        """Have these files fetched before others, in this order. Returns at once.
+
+        Raises:
+            UsageError: The version has no such file.
+            CacheError: The cache can't be written.
+        """
+        if missing := [path for path in paths if self._find(self._entry(path)) is None]:
+            self._arrival.want(missing, first=False)
+            self.start()
+
+    def path(self, path: str) -> Path:
+        """Where a file lies, read-only, once it is here and proved; until then it is waited for, and fetched first.
+
+        Until the version is complete that is a blob, whose name has no suffix.
+
+        Raises:
+            UsageError: The version has no such file.
+            NotReady: It did not come within STAGEGATE_ARRIVAL_TIMEOUT, or nobody can fetch it.
+            GateFailed: The version was withdrawn meanwhile.
+            SourceError, CacheError, …: What kept the file from being fetched; the error names it.
+        """
+        entry = self._entry(path)
+        if here := self._find(entry):
+            return here
+        self._arrival.want([path], first=True)
+        return self._wait(entry)
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open a file for reading bytes, as `path` waits for it."""
+        return self.path(path).open("rb")
+
+    def begin(self) -> Begun:
+        """Start as `start` does, and tell what comes."""
+        is_here = not self.start() and self._cache.views.path(self.dataset, self.digest) is not None
+        size = sum(entry.size for entry in self._entries.values())
+        return Begun(self.dataset, self.digest, len(self._entries), size, "complete" if is_here else "arriving")
+
+    def start(self) -> bool:
+        """Start to fetch the version in another process, unless it is here or one does. Returns whether it was started.
+
+        Raises:
+            CacheError: The cache can't be written.
+            NotReady: The process can't be started.
+        """
+        if self._cache.views.path(self.dataset, self.digest):
+            return False
+        try:
+            return self._arrival.start(self._run)
+        except OSError as error:
+            raise NotReady(
+                f"The process that fetches {self._name} can't be started: {error.strerror or error}",
+                hint=f"Fetch it first: stagegate stage {self._name}",
+                dataset=self.dataset,
+            ) from error
+
+    @property
+    def _name(self) -> str:
+        return f"{self.dataset}@{self._ref or self.digest}"
+
+    def _entry(self, path: str) -> Entry:
+        try:
+            return self._entries[path]
+        except KeyError:
+            raise UsageError(
+                f"{self.dataset}@{self.digest} has no file {path!r}",
+                hint="`files()` lists them.",
+                dataset=self.dataset,
+                object=path,
+            ) from None
+
+    def _find(self, entry: Entry) -> Path | None:
+        if view := self._cache.views.path(self.dataset, self.digest):
+            return view / entry.path
+        if self._cache.blobs.holds(entry.digest, entry.size):
+            return Path(self._cache.layout.blob_path(entry.digest))
+        return None
+
+    def _wait(self, entry: Entry) -> Path:
+        """Wait for a file; start a process that fetches it where none does."""
+        deadline, pause, starts = time.monotonic() + self._bound, FIRST_POLL, 0
+        while True:
+            is_fetched = self._arrival.is_fetched()  # before the look: what ends in between has brought it, or said why
+            if here := self._find(entry):
+                return here
+            if failure := self._arrival.failure(entry.path):
+                failure.object = entry.path
+                raise failure
+            if not is_fetched:
+                if starts == STARTS:
+                    ended = f"the process that fetches it ended {STARTS} times"
+                    raise self._late(entry, ": ".join(filter(None, (ended, self._arrival.last_line()))))
+                starts += self.start()
+            if time.monotonic() >= deadline:
+                raise self._late(entry, f"it did not arrive within {self._bound:g} s")
+            time.sleep(pause)
+            pause = min(POLL, 2 * pause)
+
+    def _late(self, entry: Entry, why: str) -> NotReady:
+        return NotReady(
+            f"{entry.path} of {self._name} is not here: {why}",
+            hint="`stagegate status --running` shows what is fetched; STAGEGATE_ARRIVAL_TIMEOUT is the bound.",
+            dataset=self.dataset,
+            object=entry.path,
+        )
+
+    def _run(self, lock: int) -> None:
+        """Start the command that fetches the version. It holds `lock`, and outlives this process."""
+        follow = ["--follow", self._ref] if self._ref else []
+        with self._arrival.log() as output:
+            process = subprocess.Popen(
+                [
+                    *(interpreter(), "-m", "prefect_stagegate", "stage", f"{self.dataset}@{self.digest}", *follow),
+                    *("--no-progress", "--quiet", "--cache", str(self._root), "--catalog", self._catalog),
+                ],
+                pass_fds=[lock],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a terminal's Ctrl-C is for the reader
+            )
+        Thread(target=process.wait, name="stagegate-arriving", daemon=True).start()  # so that it leaves no zombie
+
+
+def arriving(
+    address: Address, cache: str | os.PathLike[str] | None = None, catalog: str | None = None
+) -> ArrivingDataset:
+    """Find a version that the catalog knows, for reading it early. Starts nothing, and holds nothing.
+
+    Raises:
+        UsageError: There is no such dataset, ref or version.
+        GateFailed: The target withdrew the version.
+        CatalogError: The catalog can't be read.
+    """
+    settings = Settings.from_environment(os.environ)
+    opened = open_cache(cache, settings=settings, create=True)
+    where = catalog or settings.catalog
+    known = Catalog.open(where, create=False, proof=SignatureProof.by(settings))
+    ref = address.named_ref
+    with opened.refs.suspending(address):
+        digest = overridden(opened, address) or known.resolve(address)
+    if ref not in ("", LATEST) and (entry := withdrawn(known.history(address.dataset, ref)).get(digest)):
+        raise withdrawal_error(address, entry)
+    entries = read_manifest(known, address.dataset, digest).entries()
+    return ArrivingDataset(opened.root, where, address.dataset, digest, ref, entries, settings.arrival_timeout)
+
+
+@contextmanager
+def open_arriving(address: Address, cache: str | os.PathLike[str] | None = None) -> Iterator[ArrivingDataset]:
+    """As `arriving`, and start to fetch the version; keep what came on this node during the block.
+
+    Raises:
+        CacheError: The cache can't be written.
+    """
+    found = arriving(address, cache)
+    with open_cache(cache).leases.hold(LeaseKind.READER, found.dataset, found.digest, "open_dataset, early"):
+        found.start()
+        yield found

@@ -1,0 +1,224 @@
+"""Versions that are read while they arrive: by real processes, from a real server behind a proxy that holds it up."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate import open_dataset
+from prefect_stagegate.cache.arrivals import Arrival
+from prefect_stagegate.cache.gc import collect
+from prefect_stagegate.errors import GateFailed, NotReady, ObjectVanished, UsageError
+from prefect_stagegate.jobs.arriving import ArrivingDataset
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.open_workspace import open_workspace
+from prefect_stagegate.jobs.read import open_cache
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.model import Address, Version
+from tests.support.faults import Fault, Status
+from tests.support.proxy import FaultProxy, Fetch
+from tests.support.scenario import Scenario
+from tests.support.waiting import eventually
+from tests.support.webservers import WebServer, rclone
+
+SIZE = 50_000
+NAMES = [f"{number:02}.bin" for number in range(12)]
+BYTES = {name: name.encode() * (SIZE // len(name)) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    with rclone("http", tmp_path_factory.mktemp("http"), "--read-only") as running:
+        (running.root / "lake").mkdir()
+        for name, data in BYTES.items():
+            (running.root / "lake" / name).write_bytes(data)
+        yield running
+
+
+@pytest.fixture
+def proxy(server: WebServer) -> Iterator[FaultProxy]:
+    with FaultProxy(server.url) as running:
+        yield running
+
+
+@pytest.fixture
+def version(tmp_path: Path, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Version:
+    """A version that another node has. This node's cache is empty, and reads one object at a time."""
+    other = open_workspace(tmp_path / "other", tmp_path / "catalog")
+    staged = stage(other, {"stagegate": 1, "dataset": "things", "sources": [{"url": f"{proxy.url}/lake/"}]})
+    proxy.fetches.clear()
+    monkeypatch.setenv("STAGEGATE_CATALOG", str(tmp_path / "catalog"))
+    monkeypatch.setenv("STAGEGATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STAGEGATE_OBJECTS_IN_FLIGHT", "1")
+    return staged
+
+
+@pytest.fixture
+def held(proxy: FaultProxy) -> Iterator[threading.Event]:
+    """Requests after the third wait until it is set."""
+    released = threading.Event()
+
+    def script(fetch: Fetch) -> Fault | None:
+        if fetch.number >= 3:
+            released.wait(60)
+        return None
+
+    proxy.break_with(script)
+    yield released
+    released.set()
+
+
+def fetched(proxy: FaultProxy) -> list[str]:
+    return [fetch.path.rpartition("/")[2] for fetch in proxy.fetches]
+
+
+def is_complete(version: Version) -> bool:
+    return open_cache().views.path(version.dataset, version.digest) is not None
+
+
+def read(dataset: ArrivingDataset, name: str) -> bool:
+    with dataset.open(name) as file:
+        return file.read() == BYTES[name]
+
+
+def test_readers_decide_the_order(version: Version, proxy: FaultProxy) -> None:
+    with open_dataset("things@latest", wait=False) as dataset:
+        assert dataset.files() == NAMES
+        assert dataset.glob("0?.bin") == NAMES[:10]
+        dataset.prefetch(["07.bin", "03.bin"])
+        assert read(dataset, "05.bin")
+        assert all(read(dataset, name) for name in NAMES)
+        eventually(lambda: open_cache().refs.get("things", "latest"))  # follows
+    first = ["05.bin", "07.bin", "03.bin"]
+    assert fetched(proxy) == [*first, *(name for name in NAMES if name not in first)]
+    with open_dataset("things@latest") as complete:
+        assert complete.digest == version.digest
+
+
+def test_file_is_here_before_the_version(version: Version, proxy: FaultProxy, held: threading.Event) -> None:
+    with open_dataset("things", wait=False) as dataset:
+        assert read(dataset, "09.bin")
+        assert not is_complete(version)
+        assert not dataset.is_here("11.bin")
+        held.set()
+        assert read(dataset, "11.bin")
+
+
+def in_a_process(dataset: ArrivingDataset) -> bool:
+    return all(read(dataset, name) for name in reversed(NAMES))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_share_one_fetching(version: Version, proxy: FaultProxy, method: str) -> None:
+    with open_dataset("things", wait=False) as dataset:
+        context = multiprocessing.get_context(method)
+        with ProcessPoolExecutor(3, context) as pool:
+            assert all(pool.map(in_a_process, [dataset] * 3))
+    assert sorted(fetched(proxy)) == NAMES
+
+
+def test_another_process_goes_on(version: Version, proxy: FaultProxy, held: threading.Event) -> None:
+    with open_dataset("things", wait=False) as dataset:
+        assert read(dataset, "04.bin")
+        holder = eventually(lambda: Arrival(open_cache().layout, version.digest).holder())
+        eventually(lambda: len(proxy.fetches) > 3)
+        os.kill(holder.pid, signal.SIGKILL)
+        collect(open_cache().layout)  # what it fetched is kept for its readers
+        held.set()
+        assert all(read(dataset, name) for name in NAMES)
+        eventually(lambda: is_complete(version))
+    again = fetched(proxy)
+    assert [name for name in NAMES if again.count(name) > 1] == [again[3]]  # which was under way
+
+
+def test_vanished_object_costs_its_readers_alone(version: Version, proxy: FaultProxy) -> None:
+    proxy.break_with(lambda fetch: Status(404) if fetch.path.endswith("02.bin") else None)
+    with open_dataset("things", wait=False) as dataset:
+        with pytest.raises(ObjectVanished, match=r"02\.bin"):
+            dataset.path("02.bin")
+        assert all(read(dataset, name) for name in NAMES if name != "02.bin")
+        eventually(lambda: not Arrival(open_cache().layout, version.digest).is_fetched())
+    proxy.break_with(lambda _: None)
+    with open_dataset("things", wait=False) as dataset:
+        assert read(dataset, "02.bin")
+        eventually(lambda: is_complete(version))
+
+
+def test_dead_source_ends_the_wait(version: Version, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGEGATE_RETRIES", "0")
+    proxy.break_with(lambda _: Status(500))
+    with open_dataset("things", wait=False) as dataset:
+        for name in NAMES[:3]:
+            with pytest.raises(Exception, match=name):
+                dataset.path(name)
+
+
+def test_wait_is_bounded(
+    version: Version, proxy: FaultProxy, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_dataset("things", wait=False) as dataset:
+        assert all(read(dataset, name) for name in NAMES[:3])
+    monkeypatch.setenv("STAGEGATE_ARRIVAL_TIMEOUT", "2")
+    with open_dataset("things", wait=False) as dataset:
+        with pytest.raises(NotReady, match=r"within 2 s.*STAGEGATE_ARRIVAL_TIMEOUT"):
+            dataset.path(NAMES[5])
+        held.set()
+
+
+def test_withdrawn_version_is_not_opened_further(
+    tmp_path: Path, proxy: FaultProxy, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, gates = {"url": f"{proxy.url}/lake/"}, {"production": {"require": ["nonempty"]}}
+    scenario = Scenario(tmp_path, sources=[source], gates=gates)
+    held.set()
+    scenario.stage(sources=[{**source, "include": [NAMES[0]]}])
+    first = scenario.promote()
+    scenario.stage()
+    scenario.promote()
+    held.clear()
+    proxy.fetches.clear()
+    for name, value in scenario.environment(STAGEGATE_CACHE=str(tmp_path / "new")).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STAGEGATE_OBJECTS_IN_FLIGHT", "1")
+    with open_dataset("things@production", wait=False) as dataset:
+        assert read(dataset, NAMES[0])
+        rollback(scenario.node(), Address("things", "production"), to=first, reason="poisoned")
+        time.sleep(6)
+        held.set()
+        with pytest.raises(GateFailed, match="poisoned"):
+            dataset.path(NAMES[-1])
+        assert read(dataset, NAMES[0])
+
+
+def test_unknown_file_is_named(version: Version, proxy: FaultProxy) -> None:
+    with open_dataset("things", wait=False) as dataset, pytest.raises(UsageError, match=r"no file 'nope'"):
+        dataset.prefetch(["nope"])
+
+
+def test_command_returns_at_once(
+    version: Version, held: threading.Event, run_stagegate: Callable[..., object], tmp_path: Path
+) -> None:
+    begun = run_stagegate("stage", "things@latest", "--background", env=dict(os.environ))
+    assert begun.returncode == 0, begun.stderr
+    assert "12 files, 600.0 kB: arriving" in begun.stdout
+    ready = eventually(lambda: told(run_stagegate("ready", "things@latest", env=dict(os.environ)), "arriving, 25%"))
+    assert ready.returncode == 1
+    held.set()
+    eventually(lambda: run_stagegate("ready", "things@latest", env=dict(os.environ)).returncode == 0)
+    spec = tmp_path / "things.yaml"
+    spec.write_text("{stagegate: 1, dataset: things, sources: [{url: .}]}")
+    refused = run_stagegate("stage", spec, "--background")
+    assert refused.returncode == 2
+    assert "nobody knows its digests yet" in refused.stderr
+
+
+def told(done: object, words: str) -> object:
+    return done if words in done.stderr + done.stdout else None
