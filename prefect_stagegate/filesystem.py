@@ -3,6 +3,9 @@
     pd.read_parquet("stagegate://nycflights@production/flights/2013-01.parquet")
     duckdb, pyarrow, polars, … : docs/how-to/read.md has the call for each; `open_dataset` gives a folder
 
+A URL that ends with `?wait=false`, and the option `wait=False`, read a version while it arrives, as `open_dataset`
+does.
+
 A digest is written `@sha256-<hex>` there, since a colon has its own meaning in URLs. The files are those of this node's
 cache: a version that isn't here is an error that says how to stage it. Read-only, since a version is immutable.
 
@@ -14,15 +17,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from fsspec.implementations.local import LocalFileOpener
 from fsspec.spec import AbstractFileSystem
@@ -31,6 +35,11 @@ from prefect_stagegate.errors import UnknownDataset, UnknownRef
 from prefect_stagegate.jobs.read import OpenDataset, hold_dataset, open_cache, read_catalog
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.manifest import path_problem
+
+if TYPE_CHECKING:
+    from prefect_stagegate.jobs.arriving import ArrivingDataset
+
+_WAIT = re.compile(r"\?wait=(true|false)$")
 
 
 class VersionNotFound(UnknownRef, FileNotFoundError):
@@ -45,6 +54,8 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
     Args:
         cache: The node's cache folder; by default STAGEGATE_CACHE.
         catalog: The catalog that resolves `DATASET@REF~1`; by default STAGEGATE_CATALOG.
+        wait: Whether versions must be complete; else those are fetched that the catalog knows, and a file is waited for
+            when it is opened.
         version: A version to look up at once; fsspec takes it from URLs. Without it pyarrow and pandas would report an
             unknown version as a missing file.
 
@@ -62,12 +73,14 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         cache: str | os.PathLike[str] | None = None,
         catalog: str | os.PathLike[str] | None = None,
         version: str = "",
+        wait: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._cache = open_cache(cache)
+        self._wait, self._catalog = wait, catalog
+        self._cache = open_cache(cache, create=not wait)
         self._resolve = read_catalog(os.fspath(catalog) if catalog else None)
-        self._versions: dict[str, OpenDataset] = {}
+        self._versions: dict[str, OpenDataset | ArrivingDataset] = {}
         # Held while a version is looked up and leased, so that threads which begin together share one lease.
         self._lock = threading.Lock()
         self._leases = ExitStack()
@@ -85,6 +98,9 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
             infos = [info]
         elif not path:
             infos = [_folder(name) for name in self._refs()]
+        elif arriving := self._arriving(path):
+            inside = path.partition("/")[2]
+            infos = [_sized(f"{path}/{name}", size) for name, size in arriving.children(inside).items()]
         else:
             with os.scandir(self._locate(path)) as entries:
                 infos = [_describe(f"{path}/{entry.name}", entry.stat(follow_symlinks=False)) for entry in entries]
@@ -96,6 +112,12 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         path = self._strip_protocol(path)
         if not path:
             return _folder(path)
+        if arriving := self._arriving(path):
+            above, _, name = path.partition("/")[2].rpartition("/")
+            found = arriving.children(above)
+            if name and name not in found:
+                raise self._no_file(path)
+            return _sized(path, found[name] if name else None)
         try:
             return _describe(path, self._locate(path).lstat())
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -114,7 +136,8 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
 
     def modified(self, path: str) -> datetime:
         """As `created`."""
-        return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
+        info = self.info(path)
+        return datetime.fromtimestamp(info["mtime"] if "mtime" in info else self._locate(path).lstat().st_mtime, UTC)
 
     def ukey(self, path: str) -> str:
         """A key that is the same for one file of one version, on every node and under every ref."""
@@ -138,13 +161,17 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
         stripped = super()._strip_protocol(path)
+        if isinstance(stripped, str):
+            stripped = _WAIT.sub("", stripped)
         return [part.lstrip("/") for part in stripped] if isinstance(stripped, list) else stripped.lstrip("/")
 
     @classmethod
-    def _get_kwargs_from_urls(cls, path: str) -> dict[str, str]:
+    def _get_kwargs_from_urls(cls, path: str) -> dict[str, Any]:
         name = cls._strip_protocol(path).partition("/")[0]
+        wait = _WAIT.search(path)
+        waits: dict[str, Any] = {"wait": wait[1] == "true"} if wait else {}
         # A glob over versions has no version to look up.
-        return {} if set("*?[") & set(name) else {"version": name}
+        return waits if set("*?[") & set(name) else waits | {"version": name}
 
     def _refs(self) -> list[str]:
         refs = self._cache.refs
@@ -157,20 +184,33 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         if inside and path_problem(inside):
             # No manifest holds such a path, and it might lead out of the version.
             raise self._no_file(path)
-        return version.path / inside
+        return version.path / inside if isinstance(version, OpenDataset) else version.path(inside)
 
-    def _version(self, path: str) -> OpenDataset:
+    def _arriving(self, path: str) -> ArrivingDataset | None:
+        """The version of a path that is read as it arrives; None for a complete one."""
+        if self._wait:
+            return None
+        version = self._version(path)
+        return None if isinstance(version, OpenDataset) else version
+
+    def _version(self, path: str) -> OpenDataset | ArrivingDataset:
         """The version that a path begins with, leased from its first use on."""
         name = self._strip_protocol(path).partition("/")[0]
         with self._lock:
             if name not in self._versions:
                 address = Address.parse(name)
                 try:
-                    held = hold_dataset(self._cache, address.counted(self._resolve), "stagegate://")
-                    self._versions[name] = self._leases.enter_context(held)
+                    self._versions[name] = self._leases.enter_context(self._open_version(address))
                 except (UnknownRef, UnknownDataset) as error:
                     raise VersionNotFound(error.message, hint=error.hint, dataset=error.dataset) from error
             return self._versions[name]
+
+    def _open_version(self, address: Address) -> AbstractContextManager[OpenDataset | ArrivingDataset]:
+        if self._wait:
+            return hold_dataset(self._cache, address.counted(self._resolve), "stagegate://")
+        from prefect_stagegate.jobs.arriving import open_arriving  # loads the catalog
+
+        return open_arriving(address, self._cache.root, os.fspath(self._catalog) if self._catalog else None)
 
     def _no_file(self, path: str) -> FileNotFoundError:
         version = self._version(path)
@@ -189,6 +229,11 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
 
     cp_file = copy = mkdir = makedirs = mv = pipe = pipe_file = put = put_file = rm = rm_file = rmdir = touch = _refuse
     _rm = write_text = write_bytes = _refuse
+
+
+def _sized(name: str, size: int | None) -> dict[str, Any]:
+    """A file of a version that arrives, or a folder without a size."""
+    return _folder(name) if size is None else {"name": name, "size": size, "type": "file"}
 
 
 def _folder(path: str) -> dict[str, Any]:

@@ -139,12 +139,19 @@ class RequireReady(EngineTask[..., Version]):
     """The task. Calling it outside of a run returns a decorator; `.submit`, `.map`, `.fn` and the rest are a task's."""
 
     def __call__(  # type: ignore[override]
-        self, dataset: str, *, cache: CacheLike = None, catalog: CatalogLike = None, **options: Any
+        self,
+        dataset: str,
+        *,
+        arriving: bool = False,
+        cache: CacheLike = None,
+        catalog: CatalogLike = None,
+        **options: Any,
     ) -> ReadyVersion:
         """Return the version or raise, in a run. Return a decorator of flows outside of one."""
 
         def require() -> Version:
-            version: Version = super(RequireReady, self).__call__(dataset, cache=cache, catalog=catalog, **options)
+            places: dict[str, Any] = {"cache": cache, "catalog": catalog}
+            version: Version = super(RequireReady, self).__call__(dataset, arriving=arriving, **places, **options)
             return version
 
         return cast("ReadyVersion", require() if in_a_run() else ReadinessGuard(require, dataset))
@@ -155,7 +162,9 @@ def _task(function: Callable[..., Version]) -> RequireReady:
 
 
 @_task
-def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike = None) -> Version:
+def require_ready(
+    dataset: str, *, arriving: bool = False, cache: CacheLike = None, catalog: CatalogLike = None
+) -> Version:
     """Return the version that a target accepted, complete on this node, or raise when it does not hold any more.
 
     The task looks up the target's version in the catalog and runs the gate's cheap checks again whose evidence expired.
@@ -168,6 +177,8 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
 
     Args:
         dataset: Dataset and target: `nycflights@production`.
+        arriving: Whether the run may begin before all files are here: `open_dataset(dataset, wait=False)` reads each
+            as it comes. The version's path exists once it is complete.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -184,7 +195,8 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
     with ending() as cancel, live_progress(f"{readiness.address.dataset}-stage") as progress:
         # A retry enters the same key, so the lease of the new attempt replaces that of the old one.
         key = (workspace.cache.root, readiness.address, readiness.chosen and readiness.chosen.digest)
-        version = held().enter(key, hold_ready(workspace, readiness, progress=progress, cancel=cancel))
+        ready = hold_ready(workspace, readiness, arriving=arriving, progress=progress, cancel=cancel)
+        version = held().enter(key, ready)
     with unfailing(f"show {version.address} as an asset"):
         trace(version, readiness.address)
     return version

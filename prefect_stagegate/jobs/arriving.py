@@ -8,6 +8,7 @@ When it dies, the next reader that waits starts another.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -24,15 +25,16 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.arrivals import Arrival
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import Catalog, withdrawn
-from prefect_stagegate.catalog.version_records import read_manifest
+from prefect_stagegate.catalog.version_records import read_manifest, read_pins
 from prefect_stagegate.errors import NotReady, UsageError
 from prefect_stagegate.jobs.gating.proofs import SignatureProof
 from prefect_stagegate.jobs.read import open_cache, overridden
 from prefect_stagegate.jobs.staging.fetch_order import withdrawal_error
-from prefect_stagegate.model import LATEST, Address, Entry
+from prefect_stagegate.model import LATEST, Address, Entry, Version
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.sources.selection.globs import selected
 from prefect_stagegate.transport.transfer.processes import interpreter
+from prefect_stagegate.workspace import Workspace
 
 FIRST_POLL, POLL = 0.002, 0.1
 """Seconds between two looks for a file, at first and at most."""
@@ -73,7 +75,7 @@ class ArrivingDataset:
 
     def __getstate__(self) -> dict[str, object]:
         # Another process opens the cache itself.
-        return {name: value for name, value in self.__dict__.items() if name != "_cache"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_cache", "_tree")}
 
     @cached_property
     def _cache(self) -> Cache:
@@ -98,6 +100,28 @@ class ArrivingDataset:
     def size(self, path: str) -> int:
         """The bytes of a file, here or not."""
         return self._entry(path).size
+
+    def children(self, folder: str) -> dict[str, int | None]:
+        """The names in a folder, each with the bytes of a file, or None for a folder.
+
+        Raises:
+            FileNotFoundError: The version has no such folder.
+        """
+        try:
+            return self._tree[folder]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, f"{self._name} has no such folder", folder) from None
+
+    @cached_property
+    def _tree(self) -> dict[str, dict[str, int | None]]:
+        tree: dict[str, dict[str, int | None]] = {"": {}}
+        for entry in self._entries.values():
+            above, _, name = entry.path.rpartition("/")
+            size: int | None = entry.size
+            while name and name not in tree.setdefault(above, {}):
+                tree[above][name] = size
+                (above, _, name), size = above.rpartition("/"), None
+        return tree
 
     def is_here(self, path: str) -> bool:
         """Whether a file is here, proved."""
@@ -251,14 +275,30 @@ def arriving(
     return ArrivingDataset(opened.root, where, address.dataset, digest, ref, entries, settings.arrival_timeout)
 
 
+def begin_arriving(workspace: Workspace, dataset: str, digest: str, ref: str) -> Version:
+    """Have another process fetch a version, and give the version as it will lie here. Holds nothing.
+
+    Raises:
+        CacheError: The cache can't be written.
+        NotReady: The process can't be started.
+    """
+    manifest, timeout = read_manifest(workspace.catalog, dataset, digest), workspace.settings.arrival_timeout
+    ArrivingDataset(workspace.cache.root, workspace.catalog.url, dataset, digest, ref, (), timeout).start()
+    pins = read_pins(workspace.catalog, dataset, digest)
+    view = workspace.cache.layout.view(dataset, digest)
+    return Version(dataset, digest, view, manifest.files, manifest.bytes, pins=pins)
+
+
 @contextmanager
-def open_arriving(address: Address, cache: str | os.PathLike[str] | None = None) -> Iterator[ArrivingDataset]:
+def open_arriving(
+    address: Address, cache: str | os.PathLike[str] | None = None, catalog: str | None = None
+) -> Iterator[ArrivingDataset]:
     """As `arriving`, and start to fetch the version; keep what came on this node during the block.
 
     Raises:
         CacheError: The cache can't be written.
     """
-    found = arriving(address, cache)
+    found = arriving(address, cache, catalog)
     with open_cache(cache).leases.hold(LeaseKind.READER, found.dataset, found.digest, "open_dataset, early"):
         found.start()
         yield found

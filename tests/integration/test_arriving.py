@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import fsspec
 import pytest
+from prefect import flow
 
 from prefect_stagegate import open_dataset
 from prefect_stagegate.cache.arrivals import Arrival
@@ -23,6 +25,7 @@ from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.read import open_cache
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Version
+from prefect_stagegate.tasks import require_ready
 from tests.support.faults import Fault, Status
 from tests.support.proxy import FaultProxy, Fetch
 from tests.support.scenario import Scenario
@@ -222,3 +225,41 @@ def test_command_returns_at_once(
 
 def told(done: object, words: str) -> object:
     return done if words in done.stderr + done.stdout else None
+
+
+def test_url_is_read_early(version: Version, proxy: FaultProxy, held: threading.Event) -> None:
+    with fsspec.open("stagegate://things@latest/04.bin?wait=false") as file:
+        assert file.read() == BYTES["04.bin"]
+    files = fsspec.filesystem("stagegate", wait=False)
+    assert files.ls("things@latest", detail=False) == [f"things@latest/{name}" for name in NAMES]
+    assert files.info("things@latest/11.bin")["size"] == len(BYTES["11.bin"])
+    assert files.isdir("things@latest")
+    assert not files.exists("things@latest/12.bin")
+    assert not is_complete(version)
+    held.set()
+    assert files.cat("things@latest/11.bin") == BYTES["11.bin"]
+
+
+def test_run_begins_before_all_is_here(
+    tmp_path: Path, proxy: FaultProxy, held: threading.Event, prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates = {"production": {"require": ["nonempty"]}}
+    scenario = Scenario(tmp_path, sources=[{"url": f"{proxy.url}/lake/"}], gates=gates)
+    held.set()
+    scenario.stage()
+    scenario.promote()
+    held.clear()
+    proxy.fetches.clear()
+    for name, value in scenario.environment(STAGEGATE_CACHE=str(tmp_path / "new")).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STAGEGATE_OBJECTS_IN_FLIGHT", "1")
+
+    @flow
+    def train() -> tuple[bool, bool]:
+        version = require_ready("things@production", arriving=True)
+        with open_dataset("things@production", wait=False) as dataset:
+            early = read(dataset, NAMES[7]) and not version.path.exists()
+            held.set()
+            return early, all(read(dataset, name) for name in NAMES)
+
+    assert train() == (True, True)

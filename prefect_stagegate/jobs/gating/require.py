@@ -21,12 +21,13 @@ from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.gate.renewal import renew
 from prefect_stagegate.jobs.address import judged_spec
+from prefect_stagegate.jobs.arriving import begin_arriving
 from prefect_stagegate.jobs.gating.check import build_context
 from prefect_stagegate.jobs.gating.proofs import counted_evidence
 from prefect_stagegate.jobs.gating.table_facts import recorded_times, table_time
 from prefect_stagegate.jobs.gating.withdraw import version_failures
 from prefect_stagegate.jobs.read import override_ref
-from prefect_stagegate.jobs.runner import point, step
+from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import fetch_version
 from prefect_stagegate.jobs.upkeep.verify import require_undamaged
 from prefect_stagegate.model import Address, Decision, Version
@@ -85,11 +86,17 @@ def find_ready(workspace: Workspace, address: Address) -> Readiness:
 
 @contextmanager
 def hold_ready(
-    workspace: Workspace, readiness: Readiness, *, progress: Progress | None = None, cancel: Event | None = None
+    workspace: Workspace,
+    readiness: Readiness,
+    *,
+    arriving: bool = False,
+    progress: Progress | None = None,
+    cancel: Event | None = None,
 ) -> Iterator[Version]:
     """Fetch the version of a `Readiness` to this node, and keep it there during the block.
 
-    During the block the address resolves to this version in this process, even if the ref moves on.
+    During the block the address resolves to this version in this process, even if the ref moves on. With `arriving`,
+    the fetching only begins, in another process.
 
     Raises:
         GateFailed: No version is ready, or a file of it is damaged here; the message says why, whose turn it is and
@@ -107,11 +114,13 @@ def hold_ready(
     # Lease the version before it is fetched, so that no collection removes it in between.
     with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, digest, f"require_ready {address}"):
         exact = Address(address.dataset, digest)
-        version = fetch_version(workspace, exact, "require_ready", progress=progress, cancel=cancel)
         # A version that the run fell back to is not the one that the ref names.
-        if not readiness.fell_back:
-            point(workspace, address.dataset, address.ref, digest)
-        require_undamaged(workspace, address.dataset, digest, GateFailed)
+        ref = "" if readiness.fell_back else address.ref
+        if arriving and workspace.cache.views.path(address.dataset, digest) is None:
+            version = begin_arriving(workspace, address.dataset, digest, ref)
+        else:
+            version = fetch_version(workspace, exact, "require_ready", follow=ref, progress=progress, cancel=cancel)
+            require_undamaged(workspace, address.dataset, digest, GateFailed)
         with override_ref(workspace.cache, address, digest):
             yield version
 
