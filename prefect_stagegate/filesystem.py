@@ -114,10 +114,10 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
             return _folder(path)
         if arriving := self._arriving(path):
             above, _, name = path.partition("/")[2].rpartition("/")
-            found = arriving.children(above)
-            if name and name not in found:
+            sizes = arriving.children(above)
+            if name and name not in sizes:
                 raise self._no_file(path)
-            return _sized(path, found[name] if name else None)
+            return _sized(path, sizes.get(name))
         try:
             return _describe(path, self._locate(path).lstat())
         except (FileNotFoundError, NotADirectoryError) as error:

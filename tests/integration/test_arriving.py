@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from prefect import flow
 from prefect_stagegate import open_dataset
 from prefect_stagegate.cache.arrivals import Arrival
 from prefect_stagegate.cache.gc import collect
-from prefect_stagegate.errors import GateFailed, NotReady, ObjectVanished, UsageError
+from prefect_stagegate.errors import ChecksumMismatch, GateFailed, NotReady, ObjectVanished, UsageError
 from prefect_stagegate.jobs.arriving import ArrivingDataset
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.open_workspace import open_workspace
@@ -26,12 +27,13 @@ from prefect_stagegate.jobs.read import open_cache
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.tasks import require_ready
-from tests.support.faults import Fault, Status
+from tests.support.faults import Fault, Flip, Status
 from tests.support.proxy import FaultProxy, Fetch
 from tests.support.scenario import Scenario
 from tests.support.waiting import eventually
 from tests.support.webservers import WebServer, rclone
 
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SIZE = 50_000
 NAMES = [f"{number:02}.bin" for number in range(12)]
 BYTES = {name: name.encode() * (SIZE // len(name)) for name in NAMES}
@@ -134,6 +136,8 @@ def test_another_process_goes_on(version: Version, proxy: FaultProxy, held: thre
         holder = eventually(lambda: Arrival(open_cache().layout, version.digest).holder())
         eventually(lambda: len(proxy.fetches) > 3)
         os.kill(holder.pid, signal.SIGKILL)
+        for draft in open_cache().layout.ingest.glob("view-*"):
+            os.utime(draft, (1_000_000, 1_000_000))
         collect(open_cache().layout)  # what it fetched is kept for its readers
         held.set()
         assert all(read(dataset, name) for name in NAMES)
@@ -153,6 +157,14 @@ def test_vanished_object_costs_its_readers_alone(version: Version, proxy: FaultP
     with open_dataset("things", wait=False) as dataset:
         assert read(dataset, "02.bin")
         eventually(lambda: is_complete(version))
+
+
+def test_wrong_bytes_are_never_opened(version: Version, proxy: FaultProxy) -> None:
+    proxy.break_with(lambda fetch: Flip(1000) if fetch.path.endswith("06.bin") else None)
+    with open_dataset("things", wait=False) as dataset:
+        with pytest.raises(ChecksumMismatch, match=r"06\.bin"):
+            dataset.path("06.bin")
+        assert read(dataset, "05.bin")
 
 
 def test_dead_source_ends_the_wait(version: Version, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,9 +218,7 @@ def test_unknown_file_is_named(version: Version, proxy: FaultProxy) -> None:
         dataset.prefetch(["nope"])
 
 
-def test_command_returns_at_once(
-    version: Version, held: threading.Event, run_stagegate: Callable[..., object], tmp_path: Path
-) -> None:
+def test_command_returns_at_once(version: Version, held: threading.Event, run_stagegate: Run, tmp_path: Path) -> None:
     begun = run_stagegate("stage", "things@latest", "--background", env=dict(os.environ))
     assert begun.returncode == 0, begun.stderr
     assert "12 files, 600.0 kB: arriving" in begun.stdout
@@ -223,7 +233,7 @@ def test_command_returns_at_once(
     assert "nobody knows its digests yet" in refused.stderr
 
 
-def told(done: object, words: str) -> object:
+def told(done: subprocess.CompletedProcess[str], words: str) -> subprocess.CompletedProcess[str] | None:
     return done if words in done.stderr + done.stdout else None
 
 
@@ -258,7 +268,7 @@ def test_run_begins_before_all_is_here(
     def train() -> tuple[bool, bool]:
         version = require_ready("things@production", arriving=True)
         with open_dataset("things@production", wait=False) as dataset:
-            early = read(dataset, NAMES[7]) and not version.path.exists()
+            early = read(dataset, NAMES[1]) and not version.path.exists()
             held.set()
             return early, all(read(dataset, name) for name in NAMES)
 
