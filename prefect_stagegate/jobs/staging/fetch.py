@@ -144,9 +144,12 @@ def _fill_draft(
     finders = [load(plugin.replicas.find) for plugin in plugins() if plugin.replicas]
     found = [find(workspace, dataset, digest, peers, job.cancel) for find in finders]
     with transferring(job, spec, replicas=[replicas for replicas in found if replicas]) as (_, fill):
-        plan = plan_origins(workspace, spec, dataset, digest, paths)
-        more: dict[str, Any] = {"order": order.planned, "max_failed": FAILURES} if order else {}
-        transferred = fill(plan, **{"max_failed": len(paths or ()), "is_repair": paths is not None} | more)
+        transferred = fill(
+            plan_origins(workspace, spec, dataset, digest, paths),
+            order=order.planned if order else iter,
+            max_failed=FAILURES if order else len(paths or ()),
+            is_repair=paths is not None,
+        )
         if order:
             order.stats = transferred.stats
         for receipt in transferred:
