@@ -113,7 +113,7 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         if not path:
             return _folder(path)
         if arriving := self._arriving(path):
-            above, _, name = path.partition("/")[2].rpartition("/")
+            above, name = path.partition("/")[2].rpartition("/")[::2]
             sizes = arriving.children(above)
             if name and name not in sizes:
                 raise self._no_file(path)
