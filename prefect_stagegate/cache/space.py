@@ -31,6 +31,8 @@ RECORDS = 16 << 20
 collection needs them to make room."""
 SMALL_VOLUME = 20
 """On a volume smaller than so many times `RECORDS`, one of so many parts of it is kept instead."""
+LARGER = "choose a larger volume with --cache or STAGEGATE_CACHE, or lower STAGEGATE_FREE_FLOOR, a percentage of it"
+"""The end of a hint for people who have no space left."""
 PAGE = 4096
 """Bytes of a page: file systems usually give files whole pages."""
 BLOCK = 512
@@ -84,9 +86,9 @@ class Available:
         return left - self.reserved
 
     def __str__(self) -> str:
-        parts = [f"{bytes_text(max(0, self.free - self.floor))} are free"]
+        parts = [f"{bytes_text(self.free)} are free"]
         if self.floor:
-            parts[0] += f" above the floor of {bytes_text(self.floor)} (STAGEGATE_FREE_FLOOR)"
+            parts[0] += f", and {bytes_text(self.floor)} must stay free (STAGEGATE_FREE_FLOOR)"
         if self.limit is not None and self.used is not None:
             parts.append(f"the cache holds {bytes_text(self.used)} of its limit of {bytes_text(self.limit)}")
         if self.reserved:
@@ -243,5 +245,5 @@ def folder_bytes(layout: Layout, folder: Path) -> int:
 def _refuse(size: int, available: Available) -> None:
     raise NoSpace(
         f"No space left: needs {bytes_text(size)} more, but {available}",
-        hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or STAGEGATE_CACHE.",
+        hint=f"Run `stagegate gc`, free some space, {LARGER}.",
     )

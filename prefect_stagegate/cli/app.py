@@ -243,6 +243,10 @@ def _unused_arguments(error: CycloptsError) -> str:
     return f"The command takes no further argument: {shlex.join(error.unused_tokens)}."
 
 
+_USUAL = {"list": "ls", "help": "--help", "version": "--version"}
+"""What other programs call a command or option of this one."""
+
+
 def _unknown_command(error: CycloptsError, words: Sequence[str]) -> str:
     """Name the commands beside one that is not known; empty for other errors.
 
@@ -251,6 +255,8 @@ def _unknown_command(error: CycloptsError, words: Sequence[str]) -> str:
     if not isinstance(error, UnknownCommandError) or not error.unused_tokens:
         return ""
     above, typed = " ".join(_command_words(words)), error.unused_tokens[0]
+    if not above and typed in _USUAL:
+        return f'Unknown command "{typed}". Did you mean `{_USUAL[typed]}`?'
     known = (command.words.rpartition(" ") for command in commands_for(words))
     beside = [name for parent, _, name in known if parent == above]
     return f'Unknown command "{typed}".{_meant(typed, beside)}'

@@ -71,4 +71,5 @@ def exec(  # noqa: A001 - it is found by its command's name
             # This process becomes the command: signals reach it, and the lease ends with it, however it ends.
             os.execvpe(words[0], words, os.environ | variables)  # noqa: S606
         except OSError as error:
-            raise UsageError(f"{words[0]!r} can't be run: {error.strerror}") from error
+            hint = "Write program and arguments apart; a shell runs a pipe: -- sh -c 'cat {}/*.csv | head'."
+            raise UsageError(f"{command[0]!r} can't be run: {error.strerror}", hint=hint) from error

@@ -127,7 +127,7 @@ def print_records(
 
 
 def write_output(text: str, file: Path | None, subject: str) -> None:
-    """Write a text to a file, or to standard output where none is given.
+    """Write a text to a file, whose folder is made if need be, or to standard output where none is given.
 
     Raises:
         UsageError: The file can't be written. The message begins with the subject, `The report`.
@@ -136,6 +136,8 @@ def write_output(text: str, file: Path | None, subject: str) -> None:
         sys.stdout.write(text)
         return
     try:
+        if not file.parent.exists():
+            file.parent.mkdir(parents=True)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{subject} can't be written to {file}: {error.strerror}") from error

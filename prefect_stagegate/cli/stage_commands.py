@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -23,12 +26,13 @@ from prefect_stagegate.cli.printing import (
     say_first,
 )
 from prefect_stagegate.cli.progress_display import shown_progress
-from prefect_stagegate.errors import ExitCode, TransferFailed, UsageError
+from prefect_stagegate.errors import ExitCode, TransferFailed, UnknownDataset, UsageError
 from prefect_stagegate.jobs import address
 from prefect_stagegate.jobs.staging import stage as staging
 from prefect_stagegate.jobs.upkeep.doctor import PATIENCE, Examination, examine, failing
 from prefect_stagegate.model import Action, Address, FailedObject, PlannedObject, Version
 from prefect_stagegate.model.settings import Settings
+from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Spec, doubtful_columns
 from prefect_stagegate.units import bytes_text, count_text
 from prefect_stagegate.workspace import Workspace
@@ -84,7 +88,11 @@ def stage(
             if json:
                 _print_failed(spec_or_address.dataset, error)
             raise
-    print_result(version, _print_version, json=json, quiet=display.quiet)
+        except UnknownDataset as error:
+            if Path(f"{what}.yaml").is_file():
+                error.hint = f"Did you mean `stagegate stage {what}.yaml`?"
+            raise
+    print_result(version, partial(_print_version, what), json=json, quiet=display.quiet)
 
 
 def _stage_in_background(what: Spec | Address, places: Places, *, json: bool, quiet: bool) -> None:
@@ -111,7 +119,7 @@ def _print_failed(dataset: str, error: TransferFailed) -> None:
     print_json({"dataset": dataset, "digest": None, "failed": failed, "error": error_values(error)})
 
 
-def _print_version(version: Version) -> None:
+def _print_version(what: str, version: Version) -> None:
     say(f"{version.dataset}@{version.digest}")
     fetched, reused = bytes_text(version.bytes_fetched), bytes_text(version.bytes_reused)
     from_peers = sum(peer.bytes > 0 for peer in version.peers)
@@ -126,7 +134,7 @@ def _print_version(version: Version) -> None:
     if version.proposed:
         say("The spec proposes another policy. Checks use the adopted one; the differences:")
         print_changes(version.proposed)
-        say("Next: stagegate policy adopt SPEC --reason TEXT")
+        say(f"Next: stagegate policy adopt {shlex.quote(redact(what))} --reason TEXT")
 
 
 def _preview(workspace: Workspace, spec_or_address: Spec | Address, *, every: bool, json: bool) -> None:

@@ -119,6 +119,10 @@ def write_first_spec(
     }
     questions = (f"Table {name}: {question}" for name, (_, question) in found.items() if question)
     notes = [*_unlike_lines(unlike), *questions]
+    if dialects:
+        notes.append(
+            f"CSV names no types. `stagegate contract suggest {dataset}` finds columns once a version is staged."
+        )
     text = "".join(f"{line}\n" for line in _lines(dataset, sources, contract, sorted(endings), notes))
     return FirstSpec(dataset, text, objects, tables, whole)
 

@@ -32,10 +32,10 @@ def is_name(name: str) -> bool:
 def check_name(kind: str, name: str) -> str:
     """Return `name` when it may name a dataset or ref, else raise `UsageError`."""
     if not is_name(name):
-        raise UsageError(
-            f"{name!r} is not a {kind}'s name",
-            hint=f"Use lowercase letters and digits, joined by single dashes, at most {NAME_LENGTH} characters.",
-        )
+        hint = f"Use lowercase letters and digits, joined by single dashes, at most {NAME_LENGTH} characters."
+        if name.endswith((".yaml", ".yml")):
+            hint = "Give the name that the spec has under `dataset:`, not the spec's file."
+        raise UsageError(f"{name!r} is not a {kind}'s name", hint=hint)
     return name
 
 

@@ -152,7 +152,7 @@ def split_address(bind: str) -> tuple[str, int]:
     host, _, port = bind.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (host and port.isascii() and port.isdigit() and len(port) <= len("65535") and int(port) <= 65535):  # noqa: PLR2004
-        raise UsageError(f"{bind!r} is no address to listen at", hint="Write HOST:PORT, as in --bind 0.0.0.0:8444.")
+        raise UsageError(f"{bind!r} is no address to listen at", hint="Write HOST:PORT, as in --bind 127.0.0.1:8445.")
     return host, int(port)
 
 

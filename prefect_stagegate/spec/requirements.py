@@ -145,7 +145,7 @@ def _item(document: ParsedDocument, loc: Loc, item: object, known: KnownChecks) 
         document.report(here, f"unknown check {check!r}; {meant}")
         return None
     if not isinstance(settings, (dict, type(None))):
-        document.report(here, "a check's parameters must be a mapping, such as {severity: warning}")
+        document.report(here, f"a check's parameters must be a mapping; `stagegate checks {check}` lists them")
         return None
     # A copy, since keys are taken out of it below, and the document's values must stay as they were written.
     params = dict(settings or {})

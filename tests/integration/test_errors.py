@@ -96,8 +96,7 @@ def test_a_disk_that_is_full(tmp_path: Path, run_stagegate: Run) -> None:
         run_stagegate("stage", spec, env={"STAGEGATE_FREE_FLOOR": floor}),
         3,
         "No space left: needs",
-        "free above the floor",
-        "(STAGEGATE_FREE_FLOOR)",
+        "must stay free (STAGEGATE_FREE_FLOOR)",
         "--cache",
     )
 
@@ -149,6 +148,16 @@ def test_a_command_and_a_flag_that_do_not_exist(run_stagegate: Run) -> None:
     failed(run_stagegate("ls", "--jsn"), 2, "--jsn")
     failed(run_stagegate("ls", "things", "others"), 2, "The command takes no further argument: others.")
     failed(run_stagegate("check", "things"), 2, "needs --gate TARGET. Run `stagegate check things --gate TARGET`.")
+
+
+def test_what_newcomers_mistake_is_named(tmp_path: Path, run_stagegate: Run) -> None:
+    spec = write_spec(tmp_path)
+    failed(run_stagegate("list"), 2, "Did you mean `ls`?")
+    failed(run_stagegate("stage", "things"), 2, "Did you mean `stagegate stage things.yaml`?")
+    failed(run_stagegate("promote", "things.yaml", "--to", "pilot"), 2, "the name that the spec has under `dataset:`")
+    failed(run_stagegate("init", "delta://table"), 2, "Did you mean delta+")
+    assert run_stagegate("stage", spec).returncode == 0
+    failed(run_stagegate("exec", "things", "--", "cat {}/a.csv | head"), 2, "'cat {}/a.csv | head'", "sh -c")
 
 
 def test_option_left_out_is_named_with_a_whole_command(run_stagegate: Run) -> None:

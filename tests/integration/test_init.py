@@ -198,6 +198,10 @@ def test_columns_come_from_the_footers_of_parquet(flights: Path) -> None:
     assert columns.items() >= {"year": "int", "origin": "string", "time_hour": "timestamp"}.items()
 
 
+def test_csv_says_what_finds_its_columns(flights: Path) -> None:
+    assert "`stagegate contract suggest nyc-flights` finds columns" in first_spec(flights).text
+
+
 def test_footer_of_a_broken_file_names_no_columns(tmp_path: Path) -> None:
     (tmp_path / "days.parquet").write_bytes(b"PAR1 cut off")
     assert "columns" not in first_spec(tmp_path, "things").text

@@ -266,10 +266,16 @@ def test_environment_is_captured_and_compared_later(
 
 
 def test_output_file_that_cannot_be_written_is_bad_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as caught:
-        main(["env", "capture", str(tmp_path / "missing" / "here.json")])
+        main(["env", "capture", str(tmp_path / "file" / "here.json")])
     assert caught.value.code == 2
-    assert re.search(r"The environment can't be written to .*here\.json: No such file", capsys.readouterr().err)
+    assert re.search(r"The environment can't be written to .*here\.json: Not a directory", capsys.readouterr().err)
+
+
+def test_folder_of_an_output_file_is_made(tmp_path: Path) -> None:
+    main(["env", "capture", str(tmp_path / "new/folder/here.json")])
+    assert (tmp_path / "new/folder/here.json").stat().st_size
 
 
 @pytest.mark.parametrize(

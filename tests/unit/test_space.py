@@ -159,9 +159,10 @@ def test_objects_leave_room_for_the_records_of_the_cache(cache: Cache, writer: L
 
 def test_the_floor_of_the_volume_stays_free(cache: Cache, writer: Lease) -> None:
     space = Space(cache.layout, SpaceRules(floor=1.0), writer)
-    with pytest.raises(NoSpace, match="above the floor of") as caught:
+    with pytest.raises(NoSpace, match="must stay free") as caught:
         space.claim(1)
     assert "stagegate gc" in caught.value.hint
+    assert "lower STAGEGATE_FREE_FLOOR" in caught.value.hint
 
 
 def test_a_reservation_never_breaks_a_lease(cache: Cache) -> None:

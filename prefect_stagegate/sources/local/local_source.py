@@ -236,7 +236,9 @@ class FileSource(BaseSource):
     def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
         """Walk the directory, then the directories that links lead to."""
         if not self._root.is_dir():
-            raise SourceError("There is no such directory", hint="Check that it is mounted.", source=self.url)
+            raise SourceError(
+                "There is no such directory", hint="Check its name, and that it is mounted.", source=self.url
+            )
         walk, links = Walk(self.url, self._most), deque([""])
         # Links come last, so that a directory is listed by its real path where it has one inside the source.
         while links:

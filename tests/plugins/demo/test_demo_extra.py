@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from prefect_stagegate.errors import MissingExtra
+from prefect_stagegate.errors import MissingExtra, install_hint
 from prefect_stagegate.plugins.demo.run import run
 
 
@@ -27,7 +27,7 @@ def test_an_absent_part_of_the_demo_is_named_by_its_extra(
         monkeypatch.setitem(sys.modules, absent, None)
     with pytest.raises(MissingExtra, match=message) as caught:
         run(tmp_path / "demo")
-    assert caught.value.hint == "Run `pip install 'prefect-stagegate[demo]'`."
+    assert caught.value.hint == install_hint("demo")
     assert not (tmp_path / "demo").exists()
 
 
