@@ -16,6 +16,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from prefect_stagegate.cache.blob_verification import check_blob, is_blob
@@ -171,7 +172,9 @@ class Blobs:
             # A blob of this name is there already. It may have rotted, so it stays only if its bytes hash to its name.
             if not _is_sound(target, digest):
                 self._set_aside(target, digest)
-                os.link(claim.path, target)
+                # Whoever stores the same bytes at once may be faster: its blob is as good.
+                with suppress(FileExistsError):
+                    os.link(claim.path, target)
         except OSError as error:
             if error.errno not in _LINKS_REFUSED:
                 raise
@@ -181,8 +184,9 @@ class Blobs:
     def _set_aside(self, target: str, digest: str) -> None:
         if rot := check_blob(self._layout, digest):
             Quarantine(self._layout).put(rot)
-        else:  # its bytes are right, but somebody may write to it and change them
-            self._layout.discard(Path(target))
+        elif not _is_sound(target, digest):  # its bytes are right, but somebody may write to it and change them
+            with suppress(FileNotFoundError):
+                self._layout.discard(Path(target))
 
     def sync(self) -> bool:
         """Make every blob that was committed so far durable; False when the cache's durability is `none`.
@@ -231,6 +235,6 @@ def _is_sound(path: str, digest: str) -> bool:
     try:
         return is_blob(path, digest)
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in (errno.ELOOP, errno.ENOENT):
             raise
-        return False  # a symbolic link is in its place
+        return False  # a symbolic link is in its place, or another writer moved it aside

@@ -3,6 +3,7 @@
     make mutations [ONLY="words"]     .venv/bin/python tests/faults/mutations.py [words]
 
 What is broken stands in mutations.toml. A test that passes though its promise is broken proves nothing: mend the test.
+So does one that fails anyway: first all tests run on a copy where nothing is broken, and each must pass.
 """
 
 from __future__ import annotations
@@ -131,27 +132,36 @@ def copy_tree(to: Path) -> None:
             shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
 
 
-def run(tree: Path, test: str) -> subprocess.CompletedProcess[str]:
-    """Run one test on the package as it stands in a tree."""
+def run(tree: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    """Run tests on the package as it stands in a tree, up to the first that fails."""
     pytest = str(Path(sys.executable).with_name("pytest"))
-    command = [pytest, "-q", "-x", "-m", "", "-p", "no:cacheprovider", test]
+    command = [pytest, "-q", "-x", "-m", "", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    timeout = TIMEOUT * len(tests)
     return subprocess.run(
-        command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT
+        command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=timeout
     )
 
 
 def main() -> int:
     """Break them all, or those that are asked for; returns how many were not noticed."""
     chosen = [mutation for mutation in load() if mutation.is_meant(sys.argv[1:])]
+    if not chosen:
+        print(f"No promise has the words {' '.join(sys.argv[1:])}")
+        return 1
     unnoticed = 0
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         tree = Path(folder)
+        tree.chmod(0o755)  # some tests act as users who must be able to import from it
         copy_tree(tree)
+        whole = run(tree, *sorted({mutation.test for mutation in chosen}))
+        if whole.returncode:
+            print(f"A test fails though no promise is broken: exit {whole.returncode}\n{whole.stdout[-1500:]}")
+            return 1
         for number, mutation in enumerate(chosen, start=1):
             with mutation.applied(tree):
                 done = run(tree, mutation.test)
-            noticed = done.returncode == FAILED
+            noticed = done.returncode == FAILED and "\nFAILED " in done.stdout  # not only a fixture's error
             unnoticed += not noticed
             print(f"{number}/{len(chosen)} {'noticed' if noticed else 'NOT NOTICED'}: {mutation.promise}", flush=True)
             if not noticed:

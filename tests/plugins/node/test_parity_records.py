@@ -35,7 +35,8 @@ def scenario(tmp_path: Path) -> ParityScenario:
 
 
 def rewrite(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b'"distributions":{', b'"distributions":{"evil":"1.0 x",'))
+    other = b'"distributions":{"evil":{"files":"unknown","version":"1.0"},'
+    path.write_bytes(path.read_bytes().replace(b'"distributions":{', other))
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -22,7 +22,7 @@ class Authority:
     Args:
         name: Its common name.
         above: Who vouches for it; itself by default.
-        may_certify: Whether it may sign other certificates.
+        may_certify: Whether it may sign other certificates; None: it may, and its key may not.
         may_sign: Whether it may sign files.
         purpose: What it is for; no extended key usage where it is empty.
         alternative: A mail address that it is for, too.
@@ -35,7 +35,7 @@ class Authority:
         name: str,
         above: Authority | None = None,
         *,
-        may_certify: bool = True,
+        may_certify: bool | None = True,
         may_sign: bool = True,
         purpose: str = CODE_SIGNING,
         alternative: str = "",
@@ -45,7 +45,7 @@ class Authority:
         began = began or datetime.now(UTC) - timedelta(days=1)
         self.key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        usage = [may_sign, *[False] * 4, may_certify, *[False] * 3]
+        usage = [may_sign, *[False] * 4, bool(may_certify), *[False] * 3]
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -54,7 +54,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(began)
             .not_valid_after(began + timedelta(days=days))
-            .add_extension(x509.BasicConstraints(may_certify, None), critical=True)
+            .add_extension(x509.BasicConstraints(may_certify is not False, None), critical=True)
             .add_extension(x509.KeyUsage(*usage), critical=True)
         )
         if purpose and not may_certify:

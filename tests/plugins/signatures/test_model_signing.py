@@ -313,6 +313,7 @@ def test_certificates_both_ways(tmp_path: Path) -> None:
         ({"above": "other"}, "no root under `certificates` vouches"),
         ({"may_sign": False}, "'CN=x' is not for this purpose"),
         ({"above": "customer"}, "no root under `certificates` vouches"),
+        ({"above": "clerk"}, "no root under `certificates` vouches"),
         ({"purpose": SERVER}, "'CN=x' is not for this purpose (1.3.6.1.5.5.7.3.3)"),
         ({"purpose": CLIENT}, "'CN=x' is not for this purpose"),
         ({"purpose": ""}, "'CN=x' is not for this purpose"),
@@ -322,12 +323,22 @@ def test_certificates_both_ways(tmp_path: Path) -> None:
         ),
         ({"began": datetime(2016, 1, 1, tzinfo=UTC)}, "no root under `certificates` vouches"),
     ],
-    ids=["other root", "no signatures", "no authority", "server", "client", "no purpose", "employee", "ended"],
+    ids=[
+        "other root",
+        "no signatures",
+        "no authority",
+        "no such key",
+        "server",
+        "client",
+        "no purpose",
+        "employee",
+        "ended",
+    ],
 )
 def test_certificate_that_may_not_sign_is_refused(tmp_path: Path, signer: dict[str, Any], reason: str) -> None:
     root, other = Authority("root", began=datetime(2016, 1, 1, tzinfo=UTC), days=9999), Authority("root")
-    customer = Authority("customer", root, may_certify=False)
-    above = {"root": root, "other": other, "customer": customer}[signer.pop("above", "root")]
+    customer, clerk = Authority("customer", root, may_certify=False), Authority("clerk", root, may_certify=None)
+    above = {"root": root, "other": other, "customer": customer, "clerk": clerk}[signer.pop("above", "root")]
     publisher = Authority(signer.pop("name", "x"), above, may_certify=False, **signer)
     things = certified(tmp_path, root, publisher, above)
     outcome, summary, _ = judged(things)
