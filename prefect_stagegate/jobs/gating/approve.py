@@ -258,7 +258,9 @@ def answer(
     if why := why_not_counted(approval, recorded, request, parameters, owners):
         who = f"{workspace.identity.name} can't answer for {request.target}"
         command = f"stagegate approve {request.dataset}@{request.digest} --to {request.target}"
-        name = " --identity ADDRESS" if parameters.groups else ""
+        # A requester is not invited to answer under another name.
+        asked = person_key(workspace.identity.name) == person_key(request.requester.name)
+        name = " --identity ADDRESS" if parameters.groups and not asked else ""
         hint = f"{who_may(parameters, owners)} They run `{command}{name}`."
         raise UsageError(f"{who}: {why}", hint=hint, dataset=request.dataset)
     return gate_records.put_answer(workspace.catalog, request, approval)
