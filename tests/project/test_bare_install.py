@@ -1,12 +1,13 @@
-"""The wheel in environments of its own, with the locked releases: without an extra, with each alone."""
+"""The wheel in an environment of its own, with the locked releases: without an extra, then with each alone."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -49,19 +50,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(copy_tree(tmp_path_factory.mktemp("built") / "tree"), "wheel")
 
 
-def install(folder: Path, wheel: Path, extra: str = "") -> Path:
-    """Make an environment whose files are links into uv's cache; returns its folder of programs."""
-    python = folder / "bin/python"
-    requirement = f"prefect-stagegate{extra and f'[{extra}]'} @ {wheel.as_uri()}"
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("bare") / "venv"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def install(environment: Path, wheel: Path, extra: str = "") -> Path:
+    """Install the wheel with one extra or none, and remove every other distribution; returns the folder of programs."""
+    python = environment / "bin/python"
+    requirement = f"prefect-stagegate{extra and f'[{extra}]'} @ {wheel.as_uri()}"
     locked: list[str | Path] = ["--constraint", ROOT / "requirements.lock"]  # `make compat` tries the newest
-    subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *locked, requirement], check=True)
+    subprocess.run([UV, "pip", "install", "--quiet", "--exact", "--python", python, *locked, requirement], check=True)
     return python.parent
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
-    return install(tmp_path_factory.mktemp("bare") / "venv", wheel)
+def bare(environment: Path, wheel: Path) -> Path:
+    """The programs without an extra. The tests of extras come after those that name this."""
+    return install(environment, wheel)
 
 
 def run(program: Path, *words: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -132,8 +141,8 @@ def test_suite_without_great_expectations_says_what_to_install(bare: Path, tmp_p
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_each_extra_works_alone(extra: str, wheel: Path, tmp_path: Path) -> None:
-    programs = install(tmp_path / "venv", wheel, extra)
+def test_each_extra_works_alone(extra: str, environment: Path, wheel: Path, tmp_path: Path) -> None:
+    programs = install(environment, wheel, extra)
     done = run(programs / "python", "-c", EVERY_HELP + EACH_SOURCE, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert {extra, ""}.isdisjoint(json.loads(done.stdout.splitlines()[-1]))
