@@ -23,14 +23,14 @@ DEMO := $(if $(wildcard $(VENV)/.installed),setup,$(VENV)/.demo)
 demo: $(DEMO) ## run the main job on real data, from servers to promotion
 	$(BIN)/stagegate demo
 
-# Several processes, since tests wait nearly as long as they compute. The tests of a file share its servers, so they stay
-# together.
+# Several processes, since tests wait nearly as long as they compute: three of them left two cores idle for a fifth of the
+# time. The tests of a file share its servers, so they stay together.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 # A test that hangs in C code meets no time-out of pytest-timeout: its process ends after so many seconds, with all stacks.
 HANG = --max-worker-restart 0 -o faulthandler_exit_on_timeout=true -o faulthandler_timeout
 
-test: setup ## run the tests that need nothing but Python
-	$(BIN)/pytest -n 3 $(BY_FILE) $(HANG)=500 --durations=10
+test: setup ## run the tests that need nothing but Python; TESTS= names some
+	$(BIN)/pytest -n 4 $(BY_FILE) $(HANG)=500 --durations=10 $(TESTS)
 
 CORE := .core
 core: # a copy of the project without plugins
@@ -39,7 +39,7 @@ core: # a copy of the project without plugins
 	cd $(CORE) && rm -rf tests/plugins tests/project tests/contract/test_frozen_store.py prefect_stagegate/plugins/*/
 
 test-core: setup core ## run the core's tests in a copy of the project without plugins
-	cd $(CORE) && PYTHONPATH=$(abspath $(CORE)) $(abspath $(BIN))/pytest -n 3 $(BY_FILE) $(HANG)=500 --durations=10
+	cd $(CORE) && PYTHONPATH=$(abspath $(CORE)) $(abspath $(BIN))/pytest -n 4 $(BY_FILE) $(HANG)=500 --durations=10
 
 compat: setup core ## try the oldest and newest releases that pyproject.toml admits, and write docs/compatibility.md; TESTS=, ONLY=core or airflow
 	$(BIN)/python -m pages.compatibility --core $(CORE) $(if $(TESTS),--tests $(TESTS)) $(if $(ONLY),--only $(ONLY)) $(if $(SETS),--sets $(SETS))
@@ -61,7 +61,7 @@ $(CHART)/.installed: tests/servers/kubernetes/helm.sh | $(BIN)/uv
 
 test-all: setup servers $(ORCHESTRATORS)/.installed $(CHART)/.installed test-provider ## run the tests that `make test` leaves out: they take Debian packages, or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
-	$(BIN)/pytest -n 2 $(BY_FILE) $(HANG)=1900 --durations=10 -m "system and not hdfs and not kubernetes"
+	$(BIN)/pytest -n 3 $(BY_FILE) $(HANG)=1900 --durations=10 -m "system and not hdfs and not kubernetes"
 
 HADOOP := tests/servers/hadoop
 test-hdfs: setup $(HADOOP)/.installed ## run the tests that need a NameNode and a DataNode: Hadoop's jars, and a Java
@@ -97,7 +97,7 @@ test-airflow: test-provider ## run the tests of Airflow's provider, those with A
 TEST_PROVIDER = cd $(AIRFLOW) && TESTED_STAGEGATE=$(abspath $(BIN))/stagegate .venv/bin/python -m pytest --durations=10
 test-provider: setup $(AIRFLOW)/.venv/.installed
 	cd $(AIRFLOW) && $(abspath $(BIN))/mypy --python-executable .venv/bin/python
-	$(TEST_PROVIDER) --ignore tests/real
+	$(TEST_PROVIDER) -n 2 --ignore tests/real
 
 # Airflow and Prefect want different releases of the same libraries.
 $(AIRFLOW)/.venv/.installed: $(AIRFLOW)/pyproject.toml | $(BIN)/uv
