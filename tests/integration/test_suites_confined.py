@@ -298,11 +298,11 @@ worker.main()
 def test_what_judges_ends_with_its_guard(view: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", SLEEPER))
     pids: list[str] = []
-    with pytest.raises(ValidationError, match="not judged within 15 s"):
+    with pytest.raises(ValidationError, match="not judged within 8 s"):
         child.judge_in_child(
             [TableJob("t", "duckdb", {}, str(view), ["t.parquet"])],
             dataset="d",
-            limits=ValidationLimits(seconds=15),
+            limits=ValidationLimits(seconds=8),
             progress=pids.append,
         )
     status = Path("/proc", pids[0], "stat")

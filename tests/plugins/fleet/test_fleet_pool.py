@@ -121,7 +121,7 @@ def test_node_whose_worker_is_killed_is_named_and_moves_no_ref(pool: Pool, scena
         assert eventually(lambda: "node-d" in live_workers(POOL), 120)
         doomed.kill(process)
         nodes = ["node-a", "node-d"]
-        state: State[Any] = fleet(scenario, nodes=nodes, lost_after=60, return_state=True)
+        state: State[Any] = fleet(scenario, nodes=nodes, lost_after=30, return_state=True)
 
         assert (state.name, state.is_failed()) == ("Fleet not ready", True)
         assert "node-d: lost: its worker in the pool gpus is gone: its last heartbeat was at" in (state.message or "")
@@ -132,7 +132,7 @@ def test_node_whose_worker_is_killed_is_named_and_moves_no_ref(pool: Pool, scena
         runs = runs_of("node-d")
         assert [run.state.type for run in runs if run.state] == [StateType.CANCELLED]
 
-        result = fleet(scenario, nodes=nodes, lost_after=60, policy={"quorum": 1})
+        result = fleet(scenario, nodes=nodes, lost_after=30, policy={"quorum": 1})
         assert [report.node for report in result.ready] == ["node-a"]
         assert pool.nodes["node-a"].ref(scenario.dataset, "pilot") == scenario.head("pilot")
     finally:

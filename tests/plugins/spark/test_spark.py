@@ -177,7 +177,7 @@ def test_timeout_ends_java_and_removes_its_files(view: Path, tmp_path: Path, mon
         {**POSITIVE, "kwargs": {**POSITIVE["kwargs"], "row_condition": f'col("x") > {number}', **condition}}
         for number in range(1000)
     ]
-    with pytest.raises(ValidationError, match="not judged within 60 s"):
-        judge(view, *many, timeout=60)
+    with pytest.raises(ValidationError, match="not judged within 30 s"):
+        judge(view, *many, timeout=30)
     assert eventually(lambda: not any(javas(str(tmp_path))), 20), "Java outlived the time-out"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("stagegate-")] == []

@@ -177,7 +177,7 @@ def test_cluster_without_a_free_core_is_given_up(
 
 def test_timeout_frees_the_cluster(cluster: StandaloneCluster, flights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_SPARK", cluster.url)
-    with pytest.raises(Exception, match="not judged within 60 s"):
-        judge(flights, "spark", *[{**POSITIVE, "meta": {"n": n}} for n in range(400)], seconds=60)
+    with pytest.raises(Exception, match="not judged within 30 s"):
+        judge(flights, "spark", *[{**POSITIVE, "meta": {"n": n}} for n in range(400)], seconds=30)
     ended = eventually(lambda: not cluster.state("activeapps"))
     assert ended, "the cluster still works for a validation that has ended"
