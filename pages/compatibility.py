@@ -84,7 +84,7 @@ def try_core(trial: Trial) -> dict[str, str]:
     interpreter = environment(folder / name, python, "--requirements", locked)
     uv("pip", "install", "--python", interpreter, "--constraints", locked, *TOOLS)
     uv("pip", "install", "--python", interpreter, "--no-deps", *(folder / "wheels").glob("*.whl"))
-    cells = {"Python": uv("python", "find", "--show-version", python).strip()}
+    cells = {"Python": version_of(python)}
     cells |= {library: re.findall(rf"^{library}==(\S+)", locked.read_text(), re.MULTILINE)[0] for library in SHOWN}
     stagegate = interpreter.with_name("stagegate")
     cells["job from end to end"] = attempt([stagegate, "demo", "--folder", folder / f"{name}-demo"], ROOT)
@@ -106,8 +106,7 @@ def try_airflow(trial: Trial) -> dict[str, str]:
     uv("pip", "install", "--python", airflow, "--group", f"{PROVIDER}/pyproject.toml:test", *pinned)
     provider: list[str | Path] = [airflow, "-m", "pytest", *QUIETLY, "--ignore", "tests/real"]
     told = attempt(provider, PROVIDER, TESTED_STAGEGATE=str(Path(sys.executable).with_name("stagegate")))
-    version = uv("python", "find", "--show-version", trial.python).strip()
-    return {"Airflow": f"{release}, Python {version}", "provider's tests": told}
+    return {"Airflow": f"{release}, Python {version_of(trial.python)}", "provider's tests": told}
 
 
 PARTS: dict[str, Callable[[Trial], dict[str, str]]] = {"core": try_core, "airflow": try_airflow}
@@ -125,6 +124,11 @@ def drawn(table: Table) -> str:
     rows = [[row, *(cells.get(name, "not run") for name in SETS)] for row, cells in table.items()]
     lines = [["", *SETS], ["---"] * (len(SETS) + 1), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def version_of(python: str) -> str:
+    """The release of an interpreter."""
+    return subprocess.run([python, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()[1]
 
 
 def environment(site: Path, python: str, *wanted: str | Path) -> Path:
