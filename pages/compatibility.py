@@ -35,8 +35,6 @@ TOOLS = (
 """What the core's tests need beside the package and these extras."""
 QUIETLY = ("-q", "-p", "no:cacheprovider")
 EXTRAS = [word for extra in ("demo", "media", "sign") for word in ("--extra", extra)]
-AIRFLOW = {"oldest": ["structlog<25.5"], "newest": []}
-"""Airflow pins what it ran with in files that no index has: its first release can't start with later ones."""
 LISTED = ("pip", "list", "--format", "json", "--python")
 MARKS = re.compile(r"(?<=<!-- compat: `make compat` writes what follows -->\n).*?(?=<!-- compat: end -->)", re.DOTALL)
 Table = dict[str, dict[str, str]]
@@ -99,11 +97,11 @@ def try_airflow(trial: Trial) -> dict[str, str]:
     """Run the tests of Airflow's provider with this environment's `stagegate`; returns the cells of these rows."""
     name = trial.name
     site = trial.folder / f"{name}-airflow"
-    airflow = environment(site, trial.python, "--resolution", trial.resolution, PROVIDER, *AIRFLOW[name])
+    airflow = environment(site, trial.python, "--resolution", trial.resolution, PROVIDER)
     installed = {package["name"]: package["version"] for package in json.loads(uv(*LISTED, airflow))}
     release = installed["apache-airflow"]
-    pinned = [f"apache-airflow=={release}", *AIRFLOW[name]]
-    uv("pip", "install", "--python", airflow, "--group", f"{PROVIDER}/pyproject.toml:test", *pinned)
+    tests = ("--group", f"{PROVIDER}/pyproject.toml:test")
+    uv("pip", "install", "--python", airflow, *tests, f"apache-airflow=={release}")
     provider: list[str | Path] = [airflow, "-m", "pytest", *QUIETLY, "--ignore", "tests/real"]
     told = attempt(provider, PROVIDER, TESTED_STAGEGATE=str(Path(sys.executable).with_name("stagegate")))
     return {"Airflow": f"{release}, Python {version_of(trial.python)}", "provider's tests": told}
