@@ -93,13 +93,10 @@ class Arrival:
             descriptor = os.open(self._started, flags, 0o600)
             self._layout.share(descriptor, GROUP_WRITABLE_FILE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self.is_fetched(self.folder):
+            if not _lock(descriptor) or self.is_fetched(self.folder):
                 return False
             self._failed.unlink(missing_ok=True)
             run(descriptor)
-        except BlockingIOError:
-            return False
         finally:
             os.close(descriptor)
         return True
@@ -159,12 +156,7 @@ class Arrival:
             yield False
             return
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            yield _lock(descriptor)
         finally:
             os.close(descriptor)
 
@@ -175,7 +167,8 @@ class Arrival:
         except OSError:
             return
         try:
-            data = os.pread(descriptor, MOST_WANTED - self._read, self._read)
+            unread = min(MOST_WANTED, os.fstat(descriptor).st_size) - self._read
+            data = os.pread(descriptor, max(0, unread), self._read)
         finally:
             os.close(descriptor)
         complete = data[: data.rfind(b"\n") + 1]
@@ -205,6 +198,15 @@ class Arrival:
         """Remove the folder, once the version is complete."""
         with suppress(OSError):
             shutil.rmtree(self._layout.discard(self.folder))
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file or folder; False where another process has."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _error(fields: Mapping[str, str]) -> StagegateError:

@@ -135,8 +135,8 @@ class ArrivingDataset:
             CacheError: The cache can't be written.
         """
         if missing := [path for path in paths if self._find(self._entry(path)) is None]:
-            self._arrival.want(missing, first=False)
             self.start()
+            self._arrival.want(missing, first=False)
 
     def path(self, path: str) -> Path:
         """Where a file lies, read-only, once it is here and proved; until then it is waited for, and fetched first.
@@ -152,6 +152,7 @@ class ArrivingDataset:
         entry = self._entry(path)
         if here := self._find(entry):
             return here
+        self.start()  # also after a job that failed: the source may be back
         self._arrival.want([path], first=True)
         return self._wait(entry)
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -206,8 +205,7 @@ def test_withdrawn_version_is_not_opened_further(
     with open_dataset("things@production", wait=False) as dataset:
         assert read(dataset, NAMES[0])
         rollback(scenario.node(), Address("things", "production"), to=first, reason="poisoned")
-        time.sleep(6)
-        held.set()
+        eventually(lambda: Arrival(open_cache().layout, dataset.digest).failure(""))
         with pytest.raises(GateFailed, match="poisoned"):
             dataset.path(NAMES[-1])
         assert read(dataset, NAMES[0])

@@ -180,9 +180,11 @@ def readers_told(job: Job, digest: str, target: str) -> Iterator[FetchOrder | No
         if job.cancel is None:  # else it belongs to who may stop more than this job
             job.cancel = order.stop = Event()
         repeated.enter_context(repeating(order.tell, TELL))
-        if target not in ("", LATEST):
-            repeated.enter_context(repeating(partial(order.look, digest, target), LOOK))
         try:
+            if target not in ("", LATEST):
+                order.look(digest, target)
+                order.require_all()
+                repeated.enter_context(repeating(partial(order.look, digest, target), LOOK))
             yield order
         except Exception as error:
             why = order.withdrawal or error
