@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.cache.arrivals import Arrival
+from prefect_stagegate.errors import CacheError
 from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.read import open_cache
+from prefect_stagegate.jobs.running_jobs import running_jobs
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Version
 from tests.support.webservers import WebServer, rclone
@@ -73,7 +74,7 @@ def test_readers_end_whoever_is_killed(tmp_path: Path, version: Version) -> None
         time.sleep(chance.uniform(0.5, 4))
         killed = chance.choice(["fetcher", "reader", "both"])
         if killed != "reader":
-            _kill_fetcher(cache, version.digest)
+            _kill_fetcher(cache)
         if killed != "fetcher":
             readers.pop().kill()
         readers.append(_reader(env))  # which uses what came
@@ -86,7 +87,7 @@ def _reader(env: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", READER], env=env, stdout=subprocess.PIPE, text=True)
 
 
-def _kill_fetcher(cache: Path, digest: str) -> None:
-    with suppress(ProcessLookupError):
-        if (cache / "format").exists() and (holder := Arrival(open_cache(cache).layout, digest).holder()):
-            os.kill(holder.pid, signal.SIGKILL)
+def _kill_fetcher(cache: Path) -> None:
+    with suppress(ProcessLookupError, CacheError):  # it has ended, or has not begun
+        for job in running_jobs(open_cache(cache)):
+            os.kill(job.pid, signal.SIGKILL)

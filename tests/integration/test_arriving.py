@@ -16,13 +16,12 @@ import pytest
 from prefect import flow
 
 from prefect_stagegate import open_dataset
-from prefect_stagegate.cache.arrivals import Arrival
-from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.errors import ChecksumMismatch, GateFailed, NotReady, ObjectVanished, UsageError
 from prefect_stagegate.jobs.arriving import ArrivingDataset
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.read import open_cache
+from prefect_stagegate.jobs.running_jobs import running_jobs, share_arrived
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.tasks import require_ready
@@ -129,15 +128,17 @@ def test_processes_share_one_fetching(version: Version, proxy: FaultProxy, metho
     assert sorted(fetched(proxy)) == NAMES
 
 
-def test_another_process_goes_on(version: Version, proxy: FaultProxy, held: threading.Event) -> None:
+def test_another_process_goes_on(
+    version: Version, proxy: FaultProxy, held: threading.Event, run_stagegate: Run
+) -> None:
     with open_dataset("things", wait=False) as dataset:
         assert read(dataset, "04.bin")
-        holder = eventually(lambda: Arrival(open_cache().layout, version.digest).holder())
+        (job,) = eventually(lambda: running_jobs(open_cache()))
         eventually(lambda: len(proxy.fetches) > 3)
-        os.kill(holder.pid, signal.SIGKILL)
+        os.kill(job.pid, signal.SIGKILL)
         for draft in open_cache().layout.ingest.glob("view-*"):
             os.utime(draft, (1_000_000, 1_000_000))
-        collect(open_cache().layout)  # what it fetched is kept for its readers
+        assert run_stagegate("gc", env=dict(os.environ)).returncode == 0  # what it fetched is kept for its readers
         held.set()
         assert all(read(dataset, name) for name in NAMES)
         eventually(lambda: is_complete(version))
@@ -151,7 +152,7 @@ def test_vanished_object_costs_its_readers_alone(version: Version, proxy: FaultP
         with pytest.raises(ObjectVanished, match=r"02\.bin"):
             dataset.path("02.bin")
         assert all(read(dataset, name) for name in NAMES if name != "02.bin")
-        eventually(lambda: not Arrival(open_cache().layout, version.digest).is_fetched())
+        eventually(lambda: share_arrived(open_cache(), version.digest) is None)
     proxy.break_with(lambda _: None)
     with open_dataset("things", wait=False) as dataset:
         assert read(dataset, "02.bin")
@@ -205,7 +206,7 @@ def test_withdrawn_version_is_not_opened_further(
     with open_dataset("things@production", wait=False) as dataset:
         assert read(dataset, NAMES[0])
         rollback(scenario.node(), Address("things", "production"), to=first, reason="poisoned")
-        eventually(lambda: Arrival(open_cache().layout, dataset.digest).failure(""))
+        eventually(lambda: share_arrived(open_cache(), dataset.digest) is None)
         with pytest.raises(GateFailed, match="poisoned"):
             dataset.path(NAMES[-1])
         assert read(dataset, NAMES[0])
