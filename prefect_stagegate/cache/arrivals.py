@@ -190,7 +190,9 @@ class Arrival:
             for path, error in failures.items()
         }
         new = self._failed.with_name("failed-new")
-        new.write_text(json.dumps(texts))
+        new.unlink(missing_ok=True)
+        with new.open("x") as file:  # a new file: another user of a shared cache may have put a link there
+            file.write(json.dumps(texts))
         self._layout.share(new, GROUP_FILE)
         new.replace(self._failed)
 

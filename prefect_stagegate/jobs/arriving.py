@@ -61,7 +61,9 @@ class ArrivingDataset:
     Args:
         cache: The node's cache folder.
         catalog: Where the catalog lies.
-        address: The version by its digest, and the ref that it was opened by; empty for none.
+        dataset: The version's dataset.
+        digest: The version.
+        ref: By which it was opened; empty for none.
         entries: Its files.
         bound: Seconds that one wait lasts, at most.
     """
@@ -229,7 +231,7 @@ class ArrivingDataset:
     def _late(self, entry: Entry, why: str) -> NotReady:
         return NotReady(
             f"{entry.path} of {self._name} is not here: {why}",
-            hint="`stagegate status --running` shows what is fetched; STAGEGATE_ARRIVAL_TIMEOUT is the bound.",
+            hint=f"`stagegate progress {self.dataset}` shows what is fetched; STAGEGATE_ARRIVAL_TIMEOUT is the bound.",
             dataset=self.dataset,
             object=entry.path,
         )

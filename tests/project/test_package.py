@@ -186,7 +186,7 @@ def test_no_file_names_a_package_index() -> None:
 
 
 @pytest.mark.parametrize("urls", [{}, {"Documentation": "https://docs.example/x", "Source": "https://forge.example/x"}])
-def test_airflows_provider_has_version_and_addresses_of_the_package(urls: dict[str, str], tree: Path) -> None:
+def test_airflow_s_provider_has_the_package_s_version_and_urls(urls: dict[str, str], tree: Path) -> None:
     filled = "".join(f'{label} = "{url}"\n' for label, url in urls.items())
     text = (tree / "pyproject.toml").read_text()
     (tree / "pyproject.toml").write_text(text.replace("[project.urls]\n", f"[project.urls]\n{filled}"))
