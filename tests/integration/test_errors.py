@@ -155,7 +155,6 @@ def test_what_newcomers_mistake_is_named(tmp_path: Path, run_stagegate: Run) -> 
     failed(run_stagegate("list"), 2, "Did you mean `ls`?")
     failed(run_stagegate("stage", "things"), 2, "Did you mean `stagegate stage things.yaml`?")
     failed(run_stagegate("promote", "things.yaml", "--to", "pilot"), 2, "the name that the spec has under `dataset:`")
-    failed(run_stagegate("init", "delta://table"), 2, "Did you mean delta+")
     assert run_stagegate("stage", spec).returncode == 0
     failed(run_stagegate("exec", "things", "--", "cat {}/a.csv | head"), 2, "'cat {}/a.csv | head'", "sh -c")
 

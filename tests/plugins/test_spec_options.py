@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.errors import SpecError
+from prefect_stagegate.errors import SpecError, UsageError
+from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
 
 
@@ -35,3 +36,8 @@ def test_an_option_that_may_not_be_given_is_told(url: str, options: dict[str, An
         load_spec(spec, known_checks={})
     assert what in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_format_without_a_place_is_completed() -> None:
+    with pytest.raises(UsageError, match=r"Did you mean delta\+"):
+        open_source("delta://table", {})

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.cache.arrivals import Arrival
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, ExitCode, NotReady, StagegateError
@@ -261,6 +262,17 @@ def test_ready_only_where_the_target_s_version_lies(scenario: Scenario) -> None:
     # Without an address the agent follows the targets that it has copies of.
     run_once(gpu)
     assert require_on_node(gpu, pilot).digest == second
+
+
+def test_arriving_version_is_not_ready_yet(scenario: Scenario) -> None:
+    gpu, pilot, locks = node(scenario, "gpu-1"), Address("things", "pilot"), list[int]()
+    digest = promoted(scenario)
+    assert Arrival(gpu.cache.layout, digest).start(lambda lock: locks.append(os.dup(lock)))
+    with pytest.raises(NotReady, match=r"is arriving, 0%"):
+        require_on_node(gpu, pilot)
+    os.close(locks[0])  # as its process ends
+    with pytest.raises(NotReady, match="this node lacks"):
+        require_on_node(gpu, pilot)
 
 
 def test_withdrawn_version_is_not_ready(scenario: Scenario) -> None:
