@@ -20,6 +20,8 @@ from prefect_stagegate.spec.yamltree import DEEPEST, Loc, NotYaml, read_tree
 if TYPE_CHECKING:
     from prefect_stagegate.transport.http import Allowed
 
+ABSENT_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")
+"""Names of the exceptions that client libraries raise where they find no credentials."""
 MAX_BYTES = 1 << 20
 """The largest spec or suite that is read: 1 MiB."""
 DOCUMENT_SECONDS = 30.0
@@ -273,6 +275,8 @@ def _read_object(url: str) -> bytes:
         raise UnreadableDocument("does not exist") from error
     except Exception as error:  # each protocol of fsspec raises its own
         message = f"can't be read: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        if type(error).__name__ in ABSENT_CREDENTIALS:
+            message += ". Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         # Libraries repeat the URL in their errors, with its credentials.
         raise UnreadableDocument(message.replace(url, without_secrets(url))) from error
 

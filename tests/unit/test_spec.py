@@ -227,6 +227,13 @@ def test_unreachable_spec_url_is_reported_without_its_secrets(website: str) -> N
     assert "s3cr3t" not in str(missing.value) + str(unreached.value)
 
 
+def test_spec_without_credentials_says_how_to_set_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(SpecError, match=r"NoCredentialsError.*AWS_PROFILE"):
+        load("s3://lake/things.yaml")
+
+
 def test_the_canonical_spec_loads_to_an_equal_one(example: Path) -> None:
     spec = load(example)
 

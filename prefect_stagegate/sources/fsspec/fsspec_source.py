@@ -46,6 +46,7 @@ from prefect_stagegate.sources.selection.globs import enters
 from prefect_stagegate.sources.terms import DEFAULT_TERMS, Terms
 from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.wrappers.boundary import adapter_failed
+from prefect_stagegate.spec.parsed_document import ABSENT_CREDENTIALS
 from prefect_stagegate.transport.expiry import ends_at
 
 BY_FSSPEC = sorted(("s3", "s3a", *FTP.schemes, *MEMORY.schemes, *FSSPEC.schemes))
@@ -68,8 +69,6 @@ PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
 
 _FORBIDDEN = (401, 403)
 _GONE = (404, 410)
-_ABSENT = ("NoCredentialsError", "PartialCredentialsError")
-"""Names of the exceptions that client libraries raise where they find no credentials."""
 _BUSY = (429, 503)
 _SERVER_FAILED = 500
 _FTP = {"421": 503, "530": 403, "532": 403, "550": 404}
@@ -239,7 +238,7 @@ class FsspecSource(BaseSource):
             if "expired" in text:
                 return CredentialsExpired("The credentials have expired", hint="Log in again.", **subject)
             return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **subject)
-        if type(error).__name__ in _ABSENT:
+        if type(error).__name__ in ABSENT_CREDENTIALS:
             hint = "Set them in the source's options, or where the file system looks for them."
             return AccessDenied(f"There are no credentials: {text}", hint=hint, **subject)
         if status in _BUSY or "SlowDown" in text:
