@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from shutil import which
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -59,6 +60,9 @@ def exec(  # noqa: A001 - it is found by its command's name
     """
     if not command:
         raise UsageError("There is no command to run", hint="Put it after `--`, as in the help's example.")
+    if "@" not in address and which(address) and not places.open_cache().refs.names(address):
+        hint = f"Name it before `--`: stagegate exec DATASET@REF -- {' '.join([address, *command])}"
+        raise UsageError("There is no version to run the command on", hint=hint)
     resolved = Address.parse(address).counted(read_catalog(places.catalog))
     with hold_dataset(places.open_cache(), resolved, holder=command[0], inherited=True) as held:
         # Not by `format`, which would fail on other braces, such as those of JSON in an argument.

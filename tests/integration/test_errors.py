@@ -156,6 +156,7 @@ def test_what_newcomers_mistake_is_named(tmp_path: Path, run_stagegate: Run) -> 
     failed(run_stagegate("stage", "things"), 2, "Did you mean `stagegate stage things.yaml`?")
     failed(run_stagegate("promote", "things.yaml", "--to", "pilot"), 2, "the name that the spec has under `dataset:`")
     assert run_stagegate("stage", spec).returncode == 0
+    failed(run_stagegate("exec", "--", "ls", "{}"), 2, "no version", "stagegate exec DATASET@REF -- ls {}")
     failed(run_stagegate("exec", "things", "--", "cat {}/a.csv | head"), 2, "'cat {}/a.csv | head'", "sh -c")
 
 
