@@ -61,7 +61,7 @@ class Arrival:
     # ---------------------------------------------------------------- a reader
 
     def want(self, paths: Iterable[str], *, first: bool) -> None:
-        """Ask for files, in this order: before all others with `first`, else after those that were asked for before.
+        """Ask the job for files in this order: with `first` ahead of all wishes so far, else behind them.
 
         Raises:
             CacheError: The wish can't be written.

@@ -34,6 +34,17 @@ when the record exists. Opening a catalog tests that, and refuses a store that l
 
 from prefect_stagegate.catalog.catalog import Catalog
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, adopted_as
-from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefHead, moves, withdrawn
+from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefHead, moves, withdrawal_of, withdrawn
 
-__all__ = ["Catalog", "Consent", "PolicyEntry", "RefAction", "RefEntry", "RefHead", "adopted_as", "moves", "withdrawn"]
+__all__ = [
+    "Catalog",
+    "Consent",
+    "PolicyEntry",
+    "RefAction",
+    "RefEntry",
+    "RefHead",
+    "adopted_as",
+    "moves",
+    "withdrawal_of",
+    "withdrawn",
+]

@@ -145,6 +145,11 @@ def withdrawn(entries: Sequence[RefEntry]) -> dict[str, RefEntry]:
     return withdrawals
 
 
+def withdrawal_of(catalog: Catalog, dataset: str, ref: str, digest: str) -> RefEntry | None:
+    """The entry that withdrew a version from a target; None for one that may be used, and for refs of no target."""
+    return None if ref in ("", LATEST) else withdrawn(catalog.history(dataset, ref)).get(digest)
+
+
 def moves(entries: Sequence[RefEntry]) -> list[RefEntry]:
     """The entries that moved the ref."""
     return [entry for entry in entries if entry.action is not RefAction.WITHDRAW]

@@ -104,8 +104,7 @@ def _stage_in_background(what: Spec | Address, places: Places, *, json: bool, qu
             hint="Stage it without --background; other nodes may then fetch the version so.",
             dataset=what.dataset,
         )
-    begun = arriving(what, places.cache, places.catalog).begin()
-    print_result(begun, _print_arriving, json=json, quiet=quiet)
+    print_result(arriving(what, places.cache, places.catalog).begin(), _print_arriving, json=json, quiet=quiet)
 
 
 def _print_arriving(begun: Begun) -> None:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,17 +21,17 @@ from typing import IO, Literal
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.arrivals import Arrival
-from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.catalog import Catalog, withdrawn
+from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.catalog import Catalog, withdrawal_of
 from prefect_stagegate.catalog.version_records import read_manifest, read_pins
 from prefect_stagegate.errors import NotReady, UsageError
 from prefect_stagegate.jobs.gating.proofs import SignatureProof
 from prefect_stagegate.jobs.read import open_cache, overridden
 from prefect_stagegate.jobs.staging.fetch_order import withdrawal_error
-from prefect_stagegate.model import LATEST, Address, Entry, Version
+from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.sources.selection.globs import selected
-from prefect_stagegate.transport.transfer.processes import interpreter
+from prefect_stagegate.transport.transfer.processes import start_python
 from prefect_stagegate.workspace import Workspace
 
 FIRST_POLL, POLL = 0.002, 0.1
@@ -162,6 +160,14 @@ class ArrivingDataset:
         """Open a file for reading bytes, as `path` waits for it."""
         return self.path(path).open("rb")
 
+    def held(self) -> AbstractContextManager[Lease]:
+        """Keep what came on this node during the block.
+
+        Raises:
+            CacheError: The cache can't be written.
+        """
+        return self._cache.leases.hold(LeaseKind.READER, self.dataset, self.digest, "open_dataset, early")
+
     def begin(self) -> Begun:
         """Start as `start` does, and tell what comes."""
         is_here = not self.start() and self._cache.views.path(self.dataset, self.digest) is not None
@@ -240,14 +246,10 @@ class ArrivingDataset:
         """Start the command that fetches the version. It holds `lock`, and outlives this process."""
         follow = ["--follow", self._ref] if self._ref else []
         with self._arrival.log() as output:
-            process = subprocess.Popen(
-                [
-                    *(interpreter(), "-m", "prefect_stagegate", "stage", f"{self.dataset}@{self.digest}", *follow),
-                    *("--no-progress", "--quiet", "--cache", str(self._root), "--catalog", self._catalog),
-                ],
+            process = start_python(
+                *("-m", "prefect_stagegate", "stage", f"{self.dataset}@{self.digest}", *follow),
+                *("--no-progress", "--quiet", "--cache", str(self._root), "--catalog", self._catalog),
                 pass_fds=[lock],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a terminal's Ctrl-C is for the reader
@@ -272,7 +274,7 @@ def arriving(
     ref = address.named_ref
     with opened.refs.suspending(address):
         digest = overridden(opened, address) or known.resolve(address)
-    if ref not in ("", LATEST) and (entry := withdrawn(known.history(address.dataset, ref)).get(digest)):
+    if entry := withdrawal_of(known, address.dataset, ref, digest):
         raise withdrawal_error(address, entry)
     entries = read_manifest(known, address.dataset, digest).entries()
     return ArrivingDataset(opened.root, where, address.dataset, digest, ref, entries, settings.arrival_timeout)
@@ -301,7 +303,7 @@ def open_arriving(
     Raises:
         CacheError: The cache can't be written.
     """
-    found = arriving(address, cache, catalog)
-    with open_cache(cache).leases.hold(LeaseKind.READER, found.dataset, found.digest, "open_dataset, early"):
-        found.start()
-        yield found
+    dataset = arriving(address, cache, catalog)
+    with dataset.held():
+        dataset.start()
+        yield dataset

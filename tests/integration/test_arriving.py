@@ -79,6 +79,17 @@ def held(proxy: FaultProxy) -> Iterator[threading.Event]:
     released.set()
 
 
+def go_to_a_new_node(
+    scenario: Scenario, proxy: FaultProxy, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read from an empty cache from now on, one object at a time, of which the first three come at once."""
+    held.clear()
+    proxy.fetches.clear()
+    for name, value in scenario.environment(STAGEGATE_CACHE=str(scenario.folder / "new")).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STAGEGATE_OBJECTS_IN_FLIGHT", "1")
+
+
 def fetched(proxy: FaultProxy) -> list[str]:
     return [fetch.path.rpartition("/")[2] for fetch in proxy.fetches]
 
@@ -199,11 +210,7 @@ def test_withdrawn_version_is_not_opened_further(
     first = scenario.promote()
     scenario.stage()
     scenario.promote()
-    held.clear()
-    proxy.fetches.clear()
-    for name, value in scenario.environment(STAGEGATE_CACHE=str(tmp_path / "new")).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("STAGEGATE_OBJECTS_IN_FLIGHT", "1")
+    go_to_a_new_node(scenario, proxy, held, monkeypatch)
     with open_dataset("things@production", wait=False) as dataset:
         assert read(dataset, NAMES[0])
         rollback(scenario.node(), Address("things", "production"), to=first, reason="poisoned")
@@ -253,11 +260,7 @@ def test_run_begins_before_all_is_here(
     held.set()
     scenario.stage()
     scenario.promote()
-    held.clear()
-    proxy.fetches.clear()
-    for name, value in scenario.environment(STAGEGATE_CACHE=str(tmp_path / "new")).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("STAGEGATE_OBJECTS_IN_FLIGHT", "1")
+    go_to_a_new_node(scenario, proxy, held, monkeypatch)
 
     @flow
     def train() -> tuple[bool, bool]:

@@ -69,7 +69,7 @@ def install(environment: Path, wheel: Path, extra: str = "") -> Path:
 
 @pytest.fixture(scope="module")
 def bare(environment: Path, wheel: Path) -> Path:
-    """The programs without an extra. The tests of extras come after those that name this."""
+    """The programs without an extra. `test_each_extra_works_alone` runs last: it installs others in their place."""
     return install(environment, wheel)
 
 

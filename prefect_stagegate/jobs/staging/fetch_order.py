@@ -11,7 +11,7 @@ from itertools import islice
 from threading import Event
 
 from prefect_stagegate.cache.arrivals import Arrival
-from prefect_stagegate.catalog import RefEntry, withdrawn
+from prefect_stagegate.catalog import RefEntry, withdrawal_of
 from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import Cancelled, CatalogError, GateFailed, SourceError, StagegateError, TransferFailed
 from prefect_stagegate.jobs.staging.temporary_tables import BATCH, insert, temporary
@@ -51,7 +51,7 @@ class FetchOrder:
         """The sizes of the objects that are begun and not done, by path."""
         # Each is written by one thread alone.
         self._given = self._failed = self._held = 0
-        """Bytes of all objects that were begun, of those that failed, and of those that others had brought."""
+        """Bytes of all begun objects, of the failed ones, and of those that another process fetched."""
         self._settled = self._told = 0
         """Failures that were counted, and told."""
         self.withdrawal: GateFailed | None = None
@@ -95,11 +95,11 @@ class FetchOrder:
                 self._wanted.move_to_end(path, last=False)
         while self._wanted:
             path = next(iter(self._wanted))
-            found = self._take("DELETE FROM rest WHERE path = ? RETURNING planned", path)
-            if found or is_read:
+            planned = self._take("DELETE FROM rest WHERE path = ? RETURNING planned", path)
+            if planned or is_read:
                 del self._wanted[path]
-            if found or not is_read:
-                return found
+            if planned or not is_read:
+                return planned
         return None
 
     def _in_order(self) -> PlannedObject | None:
@@ -138,8 +138,7 @@ class FetchOrder:
     def look(self, digest: str, target: str) -> None:
         """End the plan where the target has withdrawn the version."""
         with suppress(CatalogError, SourceError):  # a catalog that does not answer withdraws nothing
-            log = self._job.workspace.catalog.history(self._job.dataset, target)
-            if entry := withdrawn(log).get(digest):
+            if entry := withdrawal_of(self._job.workspace.catalog, self._job.dataset, target, digest):
                 self.withdrawal = withdrawal_error(Address(self._job.dataset, target), entry)
                 self._ended.set()
                 if self.stop:
@@ -164,7 +163,7 @@ class FetchOrder:
 
 @contextmanager
 def readers_told(job: Job, digest: str, target: str) -> Iterator[FetchOrder | None]:
-    """Fetch a version in the order of its readers, and tell them what they can't have; None where nobody reads early.
+    """Give the order in which the block fetches a version, and tell its readers what fails; None without readers.
 
     `target` is the ref that the readers named; empty for none. It may withdraw the version meanwhile.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from prefect_stagegate.catalog import withdrawal_of
 from prefect_stagegate.catalog.version_records import read_seal
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import NotReady, UsageError, did_you_mean
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.settings import NODE_NAME
 from prefect_stagegate.plugins.fleet.barrier import NAMED, NodeOutcome, NodeReport
-from prefect_stagegate.plugins.fleet.node_readiness import withdrawal_of
 from prefect_stagegate.plugins.fleet.nodes import NodeRecord, record_timeout
 from prefect_stagegate.units import bytes_text, digest_text
 from prefect_stagegate.workspace import Workspace
@@ -94,7 +94,7 @@ def require_committed(workspace: Workspace, dataset: str, ref: str, digest: str)
             hint=f"Stage the fleet again: it brings what {ref} names.",
             dataset=dataset,
         )
-    if withdrawal := withdrawal_of(workspace, dataset, ref, digest):
+    if withdrawal := withdrawal_of(workspace.catalog, dataset, ref, digest):
         raise NotReady(
             f"{dataset}@{digest_text(digest)} was withdrawn by {withdrawal.who} ({withdrawal.reason}): "
             "no node's copy may move to it",

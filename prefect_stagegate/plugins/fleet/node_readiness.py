@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefect_stagegate.cache.quarantine import Quarantine
-from prefect_stagegate.catalog import RefEntry, withdrawn
+from prefect_stagegate.catalog import withdrawal_of
 from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable
 from prefect_stagegate.jobs.address import resolve_for_node
 from prefect_stagegate.jobs.running_jobs import share_arrived
 from prefect_stagegate.jobs.upkeep.verify import require_undamaged
-from prefect_stagegate.model import LATEST, Address, Verdict
+from prefect_stagegate.model import Address, Verdict
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.workspace import Workspace
 
@@ -112,14 +112,9 @@ def wait_until_ready(
         time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
 
 
-def withdrawal_of(workspace: Workspace, dataset: str, ref: str, digest: str) -> RefEntry | None:
-    """The entry that withdrew a version from a target; None for one that may be used, and for refs of no target."""
-    return None if ref in ("", LATEST) else withdrawn(workspace.catalog.history(dataset, ref)).get(digest)
-
-
 def _withdrawal(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
     """Why the version that a target names may not be used any more; empty when it may."""
-    entry = withdrawal_of(workspace, dataset, ref, digest)
+    entry = withdrawal_of(workspace.catalog, dataset, ref, digest)
     return f"{digest_text(digest)} was withdrawn by {entry.who}: {entry.reason}" if entry else ""
 
 

@@ -126,12 +126,9 @@ class TransferWorker:
         with theirs, ExitStack() as failed:
             failed.callback(self.connection.close)
             self._output = failed.enter_context(tempfile.TemporaryFile())
-            self.process = subprocess.Popen(
-                [interpreter(), "-P", "-c", PROGRAM, str(os.getpid()), str(theirs.fileno())],
+            self.process = start_python(
+                *("-P", "-c", PROGRAM, str(os.getpid()), str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
-                # The same code, also where a program has changed where modules are looked for.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
                 # A terminal's Ctrl-C is for this process, which ends the workers in order. In the same session: when
@@ -225,12 +222,18 @@ def _alive() -> Iterator[None]:
         raise WorkerDied from error
 
 
-def interpreter() -> str:
-    """The Python that this process runs in, to start another.
+def start_python(*words: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Start another process of this interpreter with the same code, without input; `options` are those of `Popen`.
 
     Raises:
-        OSError: This process' program is no Python interpreter.
+        OSError: It can't be started, or this process' program is no Python interpreter.
     """
+    # The same code, also where a program has changed where modules are looked for.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen([_interpreter(), *words], env=environment, stdin=subprocess.DEVNULL, **options)
+
+
+def _interpreter() -> str:
     # A program with an interpreter inside, or one that a packager made, would start a second time.
     program = sys.executable or ""
     if getattr(sys, "frozen", False) or not Path(program).name.startswith("python"):
