@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from cyclopts import App
 from cyclopts.argument import Argument
@@ -18,6 +20,9 @@ from prefect_stagegate.doors import Command
 
 USUAL = ("--json", "--cache", "--catalog", "--identity", "--debug")
 """The common options that most commands take."""
+
+SHARED = 3
+"""Options that so many commands have with the same text are told once."""
 
 ALL = commands_for([])
 
@@ -34,7 +39,7 @@ def cli_page() -> str:
         "[The reference](../reference.md#commands) says more about exit codes, lists and `--json`.",
         "## Common options",
         f"Most commands take {names(USUAL, 'and')}. Sections name what differs.",
-        "\n".join(_options(_common_options())),
+        "\n".join(_options([*_common_options(), *_shared_options()])),
         *(section for title in TITLES for section in _command_group(title)),
         "## Options",
         "\n".join(f"- {', '.join(f'`{name}`' for name in flags)}: {text}" for flags, text in _flags(overview)),
@@ -68,8 +73,9 @@ def _command(words: str) -> Iterator[str]:
     text, examples = _help(app)
     arguments = [argument for argument in app.assemble_argument_collection(parse_docstring=True) if argument.show]
     positional = [argument for argument in arguments if not argument.names[0].startswith("--")]
-    options = [argument for argument in arguments if argument not in positional and not _is_common(argument)]
-    common = [argument.names[0] for argument in arguments if _is_common(argument)]
+    shared = set(map(_key, _shared_options()))
+    common = [argument.names[0] for argument in arguments if _is_common(argument) or _key(argument) in shared]
+    options = [argument for argument in arguments if argument not in positional and argument.names[0] not in common]
     yield f"### stagegate {words}"
     yield f"`{usage}`"
     yield prose(text)
@@ -128,12 +134,29 @@ def _metavar(argument: Argument) -> str:
     return metavar if isinstance(metavar, str) else ""
 
 
+@cache
+def _all_arguments() -> list[Argument]:
+    """The arguments of all commands that help shows, in order."""
+    words = [command.words for command in ALL if command.function]
+    arguments = [each for name in words for each in _app(name)[0].assemble_argument_collection(parse_docstring=True)]
+    return [argument for argument in arguments if argument.show]
+
+
 def _common_options() -> list[Argument]:
     """The common options of all commands, each once."""
-    words = [command.words for command in ALL if command.function]
-    arguments = [argument for each in words for argument in _app(each)[0].assemble_argument_collection()]
-    common = [argument for argument in arguments if argument.show and _is_common(argument)]
+    common = [argument for argument in _all_arguments() if _is_common(argument)]
     return list({argument.names[0]: argument for argument in reversed(common)}.values())[::-1]
+
+
+def _key(argument: Argument) -> tuple[str, str]:
+    return argument.names[0], argument.parameter.help or ""
+
+
+def _shared_options() -> list[Argument]:
+    """The other options that three commands or more have with the same text, each once."""
+    options = [each for each in _all_arguments() if each.names[0].startswith("--") and not _is_common(each)]
+    times = Counter(map(_key, options))
+    return list({_key(each): each for each in options if times[_key(each)] >= SHARED}.values())
 
 
 def _flags(overview: App) -> Iterator[tuple[list[str], str]]:

@@ -110,7 +110,7 @@ SECTIONS = (
         "It has one key.",
         has_example=False,
     ),
-    Section("contract: files: image", ImageSpec, ("contract", "files", 0, "probes", 0, "image"), ""),
+    Section("contract: files: image", ImageSpec, ("contract", "files", 0, "probes", 0, "image"), "", has_example=False),
     Section("suite", SuiteSpec, (), "It is a file of its own, or stands under the table's `suite`."),
     Section("suite: expectations", ExpectationSpec, ("expectations", 0), "`expectations` is a list of these."),
     Section("job", JobSpec, ("job",), ""),
@@ -122,6 +122,7 @@ SECTIONS = (
         SignerIdentity,
         ("gates", "production", "require", 0, "signature", "identity"),
         "It is the `identity` of the check [`signature`](checks.md#signature).",
+        has_example=False,
     ),
     Section("policy", PolicySpec, ("policy",), ""),
     Section("policy: change, overrides", RuleSpec, ("policy", "change"), "", has_example=False),
@@ -367,7 +368,6 @@ def _require(definitions: Mapping[str, Any]) -> Iterator[str]:
     )
     keys = {"severity": definitions["Severity"], "consecutive": definitions["Consecutive"]}
     yield keys_list({"properties": keys})
-    yield code("yaml", example_yaml(example_of(GateSpec, "require"), ("gates", "pilot", "require")))
 
 
 def _column_types() -> Iterator[str]:

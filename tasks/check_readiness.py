@@ -28,9 +28,8 @@ def check_readiness(
     """Gather the evidence that a gate requires and that is missing or stale, decide, and record the decision.
 
     A refusal is an answer and raises nothing: see `.accepted`. In a flow, the task's run then ends as "Gate refused" or
-    "Gate undecided", and tasks that wait for it don't start. The run shows the decision as one artifact: a summary,
-    and the report below it. With STAGEGATE_REPORTS it links to the report's HTML page, and with STAGEGATE_PAGES_URL to
-    the version's page. A trial has an artifact of its own, which says that it is one, and emits no event.
+    "Gate undecided", and tasks that wait for it don't start. The run shows the decision as an artifact. A trial emits
+    no event.
 
     Args:
         dataset: `nycflights`, `nycflights@pilot`, `nycflights@sha256:…`, or a spec, which means the `latest` of its

@@ -167,10 +167,10 @@ def require_ready(
 ) -> Version:
     """Return the version that a target accepted, complete on this node, or raise when it does not hold any more.
 
-    The task looks up the target's version in the catalog and runs the gate's cheap checks again whose evidence expired.
-    Their results are not recorded. When the version fails, the run is refused or falls back to the last accepted
-    version that passes, as the gate's `on_withdrawal` says. A check that fails because of this node refuses only this
-    run. The run shows the reasons.
+    The task looks up the target's version in the catalog and runs the gate's cheap checks again whose evidence expired,
+    without recording their results. When the version fails, the gate's `on_withdrawal` says whether the run is refused
+    or falls back to the last accepted version that passes. A check that fails because of this node refuses only this
+    run.
 
     The version stays on this node until the flow run ends. Until then `open_dataset` and `stagegate://` read exactly
     this version under this address in this process.

@@ -45,7 +45,7 @@ class Croissant(Parameters):
 
     groups: tuple[Group, ...] = Field(
         default=("core", "rai"),
-        description="Which keys must be written: core (what Croissant requires), rai (limits, biases, origin).",
+        description="Which keys must be written.",
         examples=[["core"]],
     )
     also: tuple[Annotated[str, AfterValidator(_rai_key)], ...] = Field(

@@ -214,8 +214,7 @@ def cache_integrity(context: CheckContext, parameters: NoParameters) -> CheckRes
     """Whether every file of the version on this node still has the bytes that its manifest names, by hashing them all.
 
     All of them pass, one less fails; a version that isn't on this node is inconclusive. It reads the whole version, and
-    holds a day, as long as the checks that a GPU's own diagnosis repeats daily, or until `stagegate verify` finds one
-    of the version's files rotten.
+    holds a day, or until `stagegate verify` finds one of its files rotten.
     """
     integrity = copy_integrity(context)
     measured = {"files": integrity.files, "bytes": integrity.bytes, "damaged": len(integrity.damaged)}

@@ -83,7 +83,7 @@ def agent(
     """Keep this node's versions and its record in the catalog current, until it is stopped.
 
     Fetches what each ref names in the catalog, and moves this node's copy when the version is complete here. The record
-    tells `stagegate nodes`, `where` and other nodes what this one holds; it is written three times in
+    tells `stagegate nodes` and other nodes what this one holds; it is written three times in
     STAGEGATE_NODE_TIMEOUT.
 
     With `--kubernetes`, in a pod, the Node gets a label `stagegate.io/DATASET.REF` with the digest for each ref that is

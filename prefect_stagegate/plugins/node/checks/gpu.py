@@ -44,7 +44,7 @@ class OnGpus(Parameters):
 
     absent: Literal["inconclusive", "not_applicable"] = Field(
         default="inconclusive",
-        description="What the answer is on a node that has no GPU.",
+        description="The outcome on a node without GPU.",
         examples=["not_applicable"],
     )
 
@@ -82,8 +82,7 @@ class GpuIdle(OnGpus):
 def gpu_inventory(context: CheckContext, parameters: GpuInventory) -> CheckResult:
     """Whether this node has the GPUs that the policy declares: how many, which model, partitioned (MIG) or not.
 
-    As declared passes, any difference fails. Inconclusive where nothing is declared. A node without GPUs is what
-    `absent` says.
+    As declared passes, any difference fails. Inconclusive where nothing is declared.
     """
     gpus = nvml_gpus(context)
     if not gpus.gpus:
@@ -187,7 +186,7 @@ def gpu_idle(context: CheckContext, parameters: GpuIdle) -> CheckResult:
     """Whether nothing else uses this node's GPUs: at most `used` (15) MiB taken and `processes` (0) on each.
 
     More fails. What the driver keeps for itself is not counted where it tells (drivers since 510). The limits are the
-    defaults of Meta's GPU Cluster Monitoring (GCM, check-nvidia-smi). It holds for five minutes.
+    defaults of Meta's GCM.
     """
     gpus = nvml_gpus(context)
     if not gpus.gpus:

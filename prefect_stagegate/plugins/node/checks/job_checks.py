@@ -70,7 +70,7 @@ def feed_rate(context: CheckContext, parameters: FeedRate) -> CheckResult:
     """Whether this node reads the version as fast as its job needs it: cold bytes a second ÷ bytes a second needed.
 
     Needed are batch_size × sample_size ÷ step_time × accelerators of `job:`. At least `warn` (1.0) of that passes, at
-    least `fail` (0.9) warns, less fails. The first figure is arithmetic, the tenth below it this project's choice.
+    least `fail` (0.9) warns, less fails.
 
     A sample of the version's own files is read through its view, by as many readers as the job has (at most 256), after
     they were dropped from the page cache and past it (O_DIRECT) where the file system allows it: at most `seconds`
@@ -101,14 +101,13 @@ def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
 
     As in MLPerf Storage, accelerators only pretend to compute: each sleeps `step_time` on a batch while its `readers`
     read up to `prefetch` batches ahead, really, from the version's own files. Busy share = time slept ÷ time from the
-    first batch to the last. At least `warn` (0.90) passes, at least `fail` (0.85) warns, less fails. 0.90 is what
-    MLPerf Storage asks of unet3d and resnet50 (0.70 of cosmoflow); what lies below it is this project's choice.
+    first batch to the last. At least `warn` (0.90) passes, at least `fail` (0.85) warns, less fails. MLPerf Storage
+    asks 0.90 of unet3d and resnet50, 0.70 of cosmoflow.
 
-    MLPerf wants data of five times the memory, lest the page cache answers; here files are dropped from it before,
-    and each byte is read once: at most `seconds` (10s), `bytes` (2GiB) and `files` (10,000). Bytes are told by tier.
-    The readers don't decode, so a job that decodes needs more of the processor than this shows. Inconclusive without
-    `job:`, where the version isn't staged, where nothing was read, where the page cache gave most of it after all, and
-    where each accelerator took fewer than three batches without ever lacking one.
+    Files are dropped from the page cache before, and each byte is read once: at most `seconds` (10s), `bytes` (2GiB)
+    and `files` (10,000). The readers don't decode, so a job that decodes needs more of the processor than this shows.
+    Inconclusive without `job:`, where the version isn't staged, where nothing was read, where the page cache gave most
+    of it after all, and where each accelerator took fewer than three batches without ever lacking one.
     """
     job, view = context.spec.job, local_view(context)
     if job is None or view is None:

@@ -116,9 +116,8 @@ def alert(context: CheckContext, parameters: Alert) -> CheckResult:
     """Whether people are told when something goes wrong: the last message that the automation really sent.
 
     Up to `warn` (7d) ago passes, longer ago warns; never, failed the last time, disabled or missing fails. What counts
-    is that Prefect's server says the action was executed, so the service behind it took the message: nobody can tell
-    whether it was read. A server that forgets its events after 7 days (PREFECT_SERVER_EVENTS_RETENTION_PERIOD) says
-    never where it means longer ago.
+    is that Prefect's server executed the action: nobody can tell whether the message was read. A server that forgets
+    its events after 7 days (PREFECT_SERVER_EVENTS_RETENTION_PERIOD) says never where it means longer ago.
     """
     name = parameters.automation
     delivery, problem = look_up(lambda: prefect_state.last_delivery(name, context.now - prefect_state.MOST_DAYS))

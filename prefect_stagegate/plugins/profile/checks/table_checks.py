@@ -49,7 +49,7 @@ def duplicates(context: CheckContext, parameters: DuplicatesParameters) -> Check
 
     None passes, one or more fail. A split without files or beside no other, a table without rows and a gate that names
     neither keys nor splits are inconclusive. One record in both training and test data makes a model look better than
-    it is: Kaufman et al., Leakage in Data Mining (2012).
+    it is.
     """
     if not parameters.keys and not parameters.splits:
         fix = f"Name each table's key columns under `keys` of duplicates in the gate {context.target}."
