@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -39,8 +38,6 @@ from prefect_stagegate.validations.columntypes import COLUMN_TYPES, accepts
 from prefect_stagegate.validations.files.facts import DECODERS, decoder
 from prefect_stagegate.validations.files.probes import OPENERS, TABLE_PROBES, UNIQUE, UNIQUE_PASSES
 
-EXAMPLE = Path(__file__).parents[1] / "examples/nycflights.yaml"
-
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -54,7 +51,7 @@ class Section:
     """What to know before the keys."""
 
     has_example: bool = True
-    """Whether an example shows more than that of the section above it."""
+    """Whether an example shows more than the keys and the example of the section above it."""
 
     @property
     def level(self) -> str:
@@ -88,7 +85,7 @@ SECTIONS = (
         "`creators` is a list of these.",
         has_example=False,
     ),
-    Section("rai", RaiSpec, ("rai",), "The keys are its names, in snake case."),
+    Section("rai", RaiSpec, ("rai",), "The keys are its names, in snake case.", has_example=False),
     Section(
         "contract",
         ContractSpec,
@@ -153,8 +150,9 @@ def spec_page() -> str:
         code("yaml", example_yaml(required)),
         "Try it; this fetches nothing:",
         code("console", "stagegate stage nycflights.yaml --dry-run"),
-        f"Paths are relative to the spec's file. {link('A whole spec')} is at the end of this page. Editors complete "
-        "and check specs by [stagegate.schema.json](../stagegate.schema.json).",
+        "Paths are relative to the spec's file. [Your first dataset](../start.md#describe-the-dataset) has a whole spec, "
+        "and so has `examples/nycflights.yaml`. Editors complete and check specs by "
+        "[stagegate.schema.json](../stagegate.schema.json).",
         "## Keys of a spec",
         keys_list(schema, SPELLED),
         "## Kinds of values",
@@ -164,8 +162,6 @@ def spec_page() -> str:
         keys_list(schema["properties"]["owners"]),
         code("yaml", example_yaml({"owners": example_of(Spec, "owners")})),
         *sections,
-        "## A whole spec",
-        code("yaml", EXAMPLE.read_text()),
     )
 
 
@@ -210,7 +206,7 @@ def _section(section: Section, definitions: Mapping[str, Any]) -> Iterator[str]:
     yield keys_list(definition, SPELLED)
     if "approval" in definition["properties"]:
         yield "The keys of `approval` are the parameters of the [check `approval`](checks.md#approval)."
-    if section.level == "##" or section.has_example:
+    if section.has_example:
         yield code("yaml", _example(section, definitions))
 
 

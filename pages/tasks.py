@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import pairwise
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
@@ -42,8 +42,8 @@ def tasks_page() -> str:
         "its error is `retryable`.",
         "## Types of parameters",
         "\n".join(_alias(module, name) for module, name in ALIASES),
-        "`cache` is the node's cache and `catalog` the shared catalog; by default, both are the settings'. Sections "
-        "explain them only where they mean something else.",
+        "Every task and flow also takes `cache: CacheLike = None`, the node's cache, and `catalog: CatalogLike = None`, "
+        "the shared catalog. Sections name them only where they mean something else.",
         "## Whole jobs",
         "In an async flow, await the twin of a task, whose name begins with `a`. It takes the same parameters, never "
         "blocks the event loop, and stops when it is cancelled.",
@@ -93,7 +93,8 @@ def _callable(heading: str, task: Task[..., Any] | Flow[..., Any], twin: str = "
     """The section of one task or flow: signature, docstring, parameters and errors."""
     text, parameters, raised = _docstring(inspect.getdoc(task.fn) or "")
     yield f"### {heading}"
-    yield code("python", _signature(task.fn))
+    usual = {name for name, meaning in parameters if meaning in USUAL}
+    yield code("python", _signature(task.fn, usual))
     if twin:
         yield f"Async: `await {twin}(…)`."
     if isinstance(task, Flow):
@@ -104,11 +105,13 @@ def _callable(heading: str, task: Task[..., Any] | Flow[..., Any], twin: str = "
     yield "\n".join(items)
 
 
-def _signature(function: Callable[..., Any]) -> str:
-    """A function's signature, a parameter a line."""
+def _signature(function: Callable[..., Any], usual: Collection[str]) -> str:
+    """A function's signature, a parameter a line, without the usual ones."""
     signature = inspect.signature(function)
     lines = []
-    for parameter in signature.parameters.values():
+    for name, parameter in signature.parameters.items():
+        if name in usual:
+            continue
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in lines:
             lines.append("*")
         kind = re.sub(r"^Annotated\[(.*), Field\(.*\)\]$", r"\1", parameter.annotation)
