@@ -21,6 +21,8 @@ from prefect_stagegate.doors import Command
 USUAL = ("--json", "--cache", "--catalog", "--identity", "--debug")
 """The common options that most commands take."""
 
+LONG = ("--quiet", "--progress")
+"""The common options of commands that take long."""
 SHARED = 3
 """Options that so many commands have with the same text are told once."""
 
@@ -38,7 +40,8 @@ def cli_page() -> str:
         f"{overview.help_epilogue}".partition("\n\n")[0],
         "[The reference](../reference.md#commands) says more about exit codes, lists and `--json`.",
         "## Common options",
-        f"Most commands take {names(USUAL, 'and')}. Sections name what differs.",
+        f"Most commands take {names(USUAL, 'and')}. Sections name what differs. {names(LONG, 'and')} are of the "
+        f"commands that take long: {', '.join(_long())}.",
         "\n".join(_options([*_common_options(), *_shared_options()])),
         *(section for title in TITLES for section in _command_group(title)),
         "## Options",
@@ -83,7 +86,7 @@ def _command(words: str) -> Iterator[str]:
         yield code("console", "\n".join(examples))
     if positional or options:
         yield "\n".join(_options([*positional, *options]))
-    further = [name for name in common if name not in (*USUAL, "--no-progress")]
+    further = [name for name in common if name not in (*USUAL, *LONG, "--no-progress")]
     missing = [name for name in USUAL if name not in common]
     if not common:
         yield "Common options: none."
@@ -140,6 +143,14 @@ def _all_arguments() -> list[Argument]:
     words = [command.words for command in ALL if command.function]
     arguments = [each for name in words for each in _app(name)[0].assemble_argument_collection(parse_docstring=True)]
     return [argument for argument in arguments if argument.show]
+
+
+def _long() -> Iterator[str]:
+    for command in ALL:
+        if command.function and any(
+            each.names[0] in LONG for each in _app(command.words)[0].assemble_argument_collection()
+        ):
+            yield f"`{command.words}`"
 
 
 def _common_options() -> list[Argument]:

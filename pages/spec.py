@@ -150,8 +150,8 @@ def spec_page() -> str:
         code("yaml", example_yaml(required)),
         "Try it; this fetches nothing:",
         code("console", "stagegate stage nycflights.yaml --dry-run"),
-        "Paths are relative to the spec's file. [Your first dataset](../start.md#describe-the-dataset) has a whole spec, "
-        "and so has `examples/nycflights.yaml`. Editors complete and check specs by "
+        "Paths are relative to the spec's file. [Your first dataset](../start.md#describe-the-dataset) has a whole "
+        "spec, and so has `examples/nycflights.yaml`. Editors complete and check specs by "
         "[stagegate.schema.json](../stagegate.schema.json).",
         "## Keys of a spec",
         keys_list(schema, SPELLED),

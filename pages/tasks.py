@@ -42,8 +42,8 @@ def tasks_page() -> str:
         "its error is `retryable`.",
         "## Types of parameters",
         "\n".join(_alias(module, name) for module, name in ALIASES),
-        "Every task and flow also takes `cache: CacheLike = None`, the node's cache, and `catalog: CatalogLike = None`, "
-        "the shared catalog. Sections name them only where they mean something else.",
+        "Every task and flow also takes `cache: CacheLike = None`, the node's cache, and `catalog: CatalogLike = "
+        "None`, the shared catalog. Sections name them only where they mean something else.",
         "## Whole jobs",
         "In an async flow, await the twin of a task, whose name begins with `a`. It takes the same parameters, never "
         "blocks the event loop, and stops when it is cancelled.",

@@ -62,9 +62,9 @@ def verify(
 ) -> ExitCode:
     """Hash this node's files again and compare them with their manifests.
 
-    What rotted is moved into quarantine, so that nothing new is made of it; `stagegate ls --quarantine` lists it, and
-    `stagegate gc` removes it when no version has it any more. Each run goes on where the last one stopped, so with
-    --share 1/7 every day all is hashed within a week. Exits with 3 when something is damaged and stays so.
+    What rotted is moved into quarantine; `stagegate ls --quarantine` lists it. Each run goes on where the last one
+    stopped, so with --share 1/7 every day all is hashed within a week. Exits with 3 when something is damaged and stays
+    so.
 
     For example:
 

@@ -377,8 +377,8 @@ def waive(  # noqa: PLR0913 - one parameter a flag
 
     Those may whose answers the gate's `approval` counts, with the same signature; anybody at a gate without one.
 
-    What is inconclusive can't be waived, nor `digest`, `approval` and `cache_integrity`. It counts as long as the
-    check has the same parameters. Reports, attestations and `stagegate show` say who waived what, why and until when.
+    What is inconclusive can't be waived, nor `digest`, `approval` and `cache_integrity`. It counts as long as the check
+    has the same parameters.
 
     For example:
 
@@ -423,8 +423,7 @@ def revoke(
     """End a check's evidence about a version; the check runs again.
 
     Whoever may waive at a gate may. An acceptance that rests on it can't be promoted any more, and runs that require
-    the version have no answer until `stagegate check` asks again. `stagegate show` and `history` say who revoked what,
-    when and why.
+    the version have no answer until `stagegate check` asks again.
 
     For example:
 

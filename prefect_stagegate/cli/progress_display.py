@@ -224,8 +224,7 @@ def progress(
 ) -> None:
     """Show what jobs of any process fetch into this node's cache, and how far they are.
 
-    A job records its progress once a second, beside its lease. One that ended, or was killed, is not shown. The
-    bottleneck is what took most of the job's time in the last seconds: network, hashing, disk or waiting.
+    The bottleneck is what took most of the job's time in the last seconds: network, hashing, disk or waiting.
 
     For example:
 

@@ -101,12 +101,11 @@ def _named(source: str, folder: str) -> tuple[str, str]:
 def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False) -> None:
     """Check a spec with its suites, columns and gates, without data.
 
-    No source is tried and no catalog is opened, so it runs in CI before a change is merged. All problems are listed,
-    with file, line and key; the exit code is 2 then. So is what can never work, whatever data come: a check with
-    nothing to look at, a licence that its gate denies, an approval that too few people may give, files that no source
-    fills. Warnings name columns of a suite that its table does not declare, libraries that this node lacks, gates that
-    anybody may replace, and groups of owners without an address that a gate needs. With `partial: true`, what a data
-    contract promises and no check can test is listed, too.
+    No source is tried and no catalog is opened, so it runs in CI before a change is merged. It lists all problems, with
+    file, line and key, and exits with 2 then: also what can never work, such as a check with nothing to look at, a
+    licence that its gate denies, an approval that too few people may give, or files that no source fills. Warnings name
+    columns of a suite that its table does not declare, libraries that this node lacks, gates that anybody may replace,
+    and groups of owners without an address that a gate needs.
 
     For example:
 
@@ -262,7 +261,7 @@ def env_capture(file: Path | None = None, /, *, places: Places = Places()) -> No
     """Write this environment as JSON: what a version is judged and used in.
 
     That is the image's digest, Python and its distributions, the CUDA stack, GPUs, host, limits, the variables that
-    change computations, and the cache's volume. Of secrets it holds the variables' names only.
+    change computations, and the cache's volume. Of secrets it holds the names only.
 
     For example:
 

@@ -194,9 +194,8 @@ def doctor(
 ) -> ExitCode:
     """Try each source of a spec, and say how to fix those that fail.
 
-    Each source and mirror is tried as who runs this: listed until the first object that the spec takes, of which one
-    range is read. Told are what works, how fast, what an object can be pinned by and who was asking. All are tried at
-    once, and nothing is written. Exits with 3 when one does not work.
+    Each source and mirror is listed until the first object that the spec takes, of which one range is read. All are
+    tried at once, and nothing is written. Exits with 3 when one does not work.
 
     For example:
 

@@ -26,8 +26,8 @@ def demo(*, folder: Folder = Path(".stagegate-demo"), debug: Debug = False) -> N
     """Run the main job on real data, with nothing to set up: stage, validate, gate and promote.
 
     Starts a Prefect server and an S3 server on free ports of this machine, takes two deliveries of New York's flights
-    of 2013 from there to production, one of them at the second attempt, and stops both servers. It takes about a
-    minute. The cache, the catalog and a report stay in the folder.
+    of 2013 from there to production, and stops both servers. It takes about a minute. The cache, the catalog and a
+    report stay in the folder.
 
     For example:
 

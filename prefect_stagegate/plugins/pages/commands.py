@@ -22,8 +22,7 @@ def pages(
 ) -> None:
     """Show the catalog as read-only pages for a browser.
 
-    An inbox that says whose turn it is, a board of datasets and targets, and a page for each dataset, version, policy,
-    decision and node. Nothing can be changed there.
+    An inbox, a board of datasets and targets, and a page for each dataset, version, policy, decision and node.
 
     For example:
 
