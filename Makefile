@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-sources bench-steps bench-unchanged docs lock pictures reference release schema clean
+.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-reading bench-sources bench-steps bench-unchanged docs lock pictures reference release schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -168,6 +168,16 @@ bench-cores: setup ## measure staging, rclone and s5cmd on 1, 2, 4, … cores; C
 bench-sources: setup ## measure each family of sources against its best client
 	$(BIN)/python -m benchmarks.sources
 
+# torch, and the readers beside ours, whose dependencies are not ours: 5 GB.
+READING := .reading
+$(READING)/.installed: | $(BIN)/uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(READING)
+	$(BIN)/uv pip install -q --python $(READING) "torch>=2.9,<2.14" mosaicml-streaming litdata datasets s3fs obstore -e .
+	@touch $@
+
+bench-reading: setup $(READING)/.installed ## measure reading a data set while it arrives, beside other readers; as root; SAMPLES= of 200 kB, FLAGS=
+	$(BIN)/python -m benchmarks.reading $(if $(SAMPLES),--samples $(SAMPLES)) $(FLAGS)
+
 bench-unchanged: setup ## measure staging again what did not change, and looking at it; FILES= and OBJECTS= say of how much
 	$(BIN)/python -m benchmarks.unchanged --files $(or $(FILES),100000) --objects $(or $(OBJECTS),20000)
 
@@ -222,7 +232,7 @@ schema: setup ## write the JSON Schemas of the spec and of attested decisions
 	$(BIN)/stagegate schema --attestation > docs/stagegate-decision.schema.json
 
 clean: ## remove .venv and everything that tools left
-	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(CORE) $(TRIED) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(CORE) $(TRIED) $(READING) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 # Steps, each done again only when what it depends on has changed.

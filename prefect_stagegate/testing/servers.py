@@ -96,7 +96,7 @@ def free_port(twin_offset: int = 0) -> int:
 
 
 @contextmanager
-def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
+def seaweedfs(directory: Path, *, timeout: float = 60.0, address: str = "127.0.0.1") -> Iterator[SeaweedFS]:
     """Run an S3 server with its data in `directory` for as long as the block runs.
 
     Start it from a thread that outlives it: the server is killed when that thread ends.
@@ -104,6 +104,7 @@ def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
     Args:
         directory: Created when absent. Files stay there after the server is gone.
         timeout: Seconds until the server must have taken its first object.
+        address: One of this host's, where clients find it.
 
     Raises:
         MissingExtra: The `weed` command isn't installed.
@@ -111,13 +112,13 @@ def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
     """
     weed = require_weed()
     directory.mkdir(parents=True, exist_ok=True)
-    ports, command = _command(weed, directory)
+    ports, command = _command(weed, directory, address)
     server = SeaweedFS(
-        f"http://127.0.0.1:{ports['s3']}",
+        f"http://{address}:{ports['s3']}",
         OWNER.key,
         OWNER.secret,
         directory / "weed.log",
-        f"http://127.0.0.1:{ports['s3.port.iceberg']}",
+        f"http://{address}:{ports['s3.port.iceberg']}",
     )
 
     def is_ready() -> bool:
@@ -144,7 +145,7 @@ def require_weed() -> str:
     return weed
 
 
-def _command(weed: str, directory: Path) -> tuple[dict[str, int], list[str]]:
+def _command(weed: str, directory: Path, address: str) -> tuple[dict[str, int], list[str]]:
     """The ports and the command line of a server in `directory`."""
     config = directory / "s3.json"
     identities = [_identity("owner", OWNER, "Admin"), _identity("renewed", RENEWED, "Admin")]
@@ -153,13 +154,13 @@ def _command(weed: str, directory: Path) -> tuple[dict[str, int], list[str]]:
     ports = {service: free_port(GRPC_OFFSET) for service in ("master", "volume", "filer", "s3", "s3.port.iceberg")}
     # The ports are drawn one by one and none is bound yet, so two services may have drawn the same.
     if len(set(ports.values())) < len(ports):
-        return _command(weed, directory)
+        return _command(weed, directory, address)
     return ports, [
         weed,
         "server",
         f"-dir={directory}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        f"-ip={address}",
+        f"-ip.bind={address}",
         *(f"-{service if '.' in service else service + '.port'}={port}" for service, port in ports.items()),
         "-s3",
         f"-s3.config={config}",
