@@ -32,6 +32,8 @@ MOST_WANTED = 64 << 20
 """Bytes of the wishes of all readers, at most; later ones are fetched in the order of the manifest."""
 MOST_FAILED = 1 << 20
 """Bytes of the file of failures, at most."""
+MOST_TEXT = 4000
+"""Characters of each text of an error that is read from it, at most."""
 LINE = 500
 """Bytes that an error quotes of what the process wrote last, at most."""
 _TEXTS = ("message", "hint", "dataset", "source", "object")
@@ -215,5 +217,5 @@ def _error(fields: Mapping[str, str]) -> StagegateError:
     """The error that the job met. Its kind is looked up in the tree of errors, so the file names no code."""
     kind = getattr(errors, fields["kind"], StagegateError)
     simple = isinstance(kind, type) and issubclass(kind, StagegateError) and kind.__init__ is StagegateError.__init__
-    message, *_ = texts = [str(fields[name]) for name in _TEXTS]
+    message, *_ = texts = [str(fields[name])[:MOST_TEXT] for name in _TEXTS]
     return (kind if simple else StagegateError)(message, **dict(zip(_TEXTS[1:], texts[1:], strict=True)))

@@ -76,6 +76,19 @@ def share_arrived(cache: Cache, digest: str) -> float | None:
     )
 
 
+def why_stopped(cache: Cache, digest: str) -> str:
+    """Why nobody fetches a version further that readers opened early; empty where somebody does, or nobody opened it.
+
+    The text is what another process wrote: escape it.
+    """
+    arrival = Arrival(cache.layout, digest)
+    if not arrival.folder.is_dir() or arrival.is_fetched():
+        return ""
+    if failure := arrival.failure(""):
+        return str(failure).removesuffix(".")
+    return ": ".join(filter(None, ("the process that fetched it ended without a word", arrival.last_line())))
+
+
 def _job(cache: Cache, lease: Lease) -> RunningJob:
     holder = holder_of(str(cache.layout.leases / lease.id))
     progress = read_progress(cache.layout, lease.id)

@@ -12,7 +12,7 @@ from prefect_stagegate.catalog import withdrawal_of
 from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable
 from prefect_stagegate.jobs.address import resolve_for_node
-from prefect_stagegate.jobs.running_jobs import share_arrived
+from prefect_stagegate.jobs.running_jobs import share_arrived, why_stopped
 from prefect_stagegate.jobs.upkeep.verify import require_undamaged
 from prefect_stagegate.model import Address, Verdict
 from prefect_stagegate.units import digest_text
@@ -124,6 +124,12 @@ def _absence(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
     if view is None:
         if (share := share_arrived(workspace.cache, digest)) is not None:
             return f"{digest_text(digest)} is arriving, {share:.0%}"
+        if stopped := why_stopped(workspace.cache, digest):
+            manifest = read_manifest(workspace.catalog, dataset, digest)
+            holds = workspace.cache.blobs.holds
+            here = sum(entry.size for entry in manifest.entries() if holds(entry.digest, entry.size))
+            share = here / manifest.bytes if manifest.bytes else 0
+            return f"{digest_text(digest)}: arriving stopped at {share:.0%}: {stopped}"
         return f"this node lacks {digest_text(digest)}"
     quarantine = Quarantine(workspace.cache.layout)
     # Manifests are read only where something rotted.

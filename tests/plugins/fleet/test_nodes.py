@@ -271,7 +271,7 @@ def test_arriving_version_is_not_ready_yet(scenario: Scenario) -> None:
     with pytest.raises(NotReady, match=r"is arriving, 0%"):
         require_on_node(gpu, pilot)
     os.close(locks[0])  # as its process ends
-    with pytest.raises(NotReady, match="this node lacks"):
+    with pytest.raises(NotReady, match="arriving stopped at 0%: the process that fetched it ended"):
         require_on_node(gpu, pilot)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support.forging import signing_scenario
 from tests.support.scenario import Scenario
+from tests.support.waiting import eventually
 
 Run = Callable[..., CompletedProcess[str]]
 READY = ("ready", "things@pilot", "--compact")
@@ -30,6 +32,30 @@ def test_ready_prints_documents(tmp_path: Path, run_stagegate: Run) -> None:
     waiting = run_stagegate(*READY, "--wait", "--timeout", "1s", "--progress=json")
     assert (waiting.returncode, json.loads(waiting.stdout)["error"]["type"]) == (1, "NotReady")
     assert "not ready" in json.loads(waiting.stderr.splitlines()[-2])["progress"]["step"]
+
+
+def test_ready_says_why_arriving_stopped(tmp_path: Path, run_stagegate: Run) -> None:
+    scenario = Scenario(tmp_path)
+    for name in ("a", "b", "c", "d"):
+        (scenario.nas / f"{name}.bin").write_bytes(bytes(1000))
+    (scenario.nas / "e.bin").write_bytes(b"e" * 1000)
+    scenario.stage()
+    (scenario.nas / "e.bin").unlink()
+    (tmp_path / "cache").rename(tmp_path / "other")
+    assert run_stagegate("stage", "things", "--background").returncode == 0
+
+    def message() -> str:
+        done = run_stagegate("ready", "things", "--compact")
+        error = json.loads(done.stdout)["error"]
+        assert (done.returncode, error["type"], "stagegate stage things" in error["hint"]) == (1, "NotReady", True)
+        return str(error["message"])
+
+    eventually(lambda: " is arriving, " not in message())
+    assert re.search(r"(?s)arriving stopped at 80%: .*e\.bin", message())
+    assert "arriving stopped at 80%" in run_stagegate("ready", "things").stderr
+    (failed,) = tmp_path.glob("cache/ingest/arriving-*/failed")
+    failed.unlink()  # as where its process is killed
+    assert "arriving stopped at 80%: the process that fetched it ended without a word" in message()
 
 
 def test_forged_promotion_is_not_ready(
