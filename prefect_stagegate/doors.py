@@ -260,7 +260,8 @@ class Replicas:
 
     find: str
     """`module:attribute` of a function that gives a `prefect_stagegate.sources.replica.ReplicaSet`, or None where there
-    is none: of a workspace, a dataset, a digest, the names of nodes that fetch the version now, and an event to stop.
+    is none: of a workspace, a dataset, a digest, the names of nodes that fetch the version now, an event to stop, and
+    `waits`: whether a blob that one of these fetches is waited for.
     """
     holders: str
     """`module:attribute` of a function that gives the names of the places that hold a version complete: of a workspace

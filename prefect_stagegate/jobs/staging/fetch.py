@@ -142,7 +142,7 @@ def _fill_draft(
     workspace, dataset = job.workspace, job.dataset
     spec = spec_with_sources(workspace, dataset, digest)
     finders = [load(plugin.replicas.find) for plugin in plugins() if plugin.replicas]
-    found = [find(workspace, dataset, digest, peers, job.cancel) for find in finders]
+    found = [find(workspace, dataset, digest, peers, job.cancel, waits=order is None) for find in finders]
     with transferring(job, spec, replicas=[replicas for replicas in found if replicas]) as (_, fill):
         transferred = fill(
             plan_origins(workspace, spec, dataset, digest, paths),

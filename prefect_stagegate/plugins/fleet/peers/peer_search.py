@@ -45,7 +45,13 @@ _FLEETS = Record("stagegate.fleets", _Fleet)
 
 
 def find_peers(
-    workspace: Workspace, dataset: str, digest: str, peers: Collection[str] = (), cancel: Event | None = None
+    workspace: Workspace,
+    dataset: str,
+    digest: str,
+    peers: Collection[str] = (),
+    cancel: Event | None = None,
+    *,
+    waits: bool = True,
 ) -> Peers | None:
     """The nodes of this site that have a version or fetch it, by their records; None where there is none to ask.
 
@@ -55,6 +61,8 @@ def find_peers(
         digest: The version's digest.
         peers: Names of the nodes that fetch it at the same time, whatever their records say, and however old.
         cancel: Set it to wait no longer for first records.
+        waits: Whether nodes that fetch it are waited for, so that one of them alone reads an object from the source.
+            Else they are asked for what they have: the readers of this node want another order than those of others.
 
     Raises:
         CatalogError: The records can't be listed.
@@ -78,12 +86,13 @@ def find_peers(
     )
     patience = Patience()
     sources = [
-        PeerSource(member.name, member.url, client, token, holds=member.holds, patience=patience) for member in members
+        PeerSource(member.name, member.url, client, token, holds=member.holds, waits=waits, patience=patience)
+        for member in members
     ]
     holders = [member.name for member in members if member.holds]
     fetching = [member.name for member in members if not member.holds]
     # Without a server of its own nobody waits for this node, so it fetches nothing on behalf of others.
-    name = settings.node if fleet.peer_url else ""
+    name = settings.node if fleet.peer_url and waits else ""
     return Peers(sources, BlobOrder(name, holders, fetching))
 
 

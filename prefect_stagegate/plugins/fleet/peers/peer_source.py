@@ -52,15 +52,18 @@ class PeerSource(BaseSource, Replica):
         url: Of its blob server; without a path.
         client: Trust, certificate and idle time of its requests.
         token: The site's token; empty for none.
-        holds: Whether the node's record says that it has every blob; else it fetches them, and is waited for.
+        holds: Whether the node's record says that it has every blob; else it fetches them.
+        waits: Whether a blob that the node fetches is waited for.
         patience: Shared with the other nodes of a transfer.
     """
 
-    def __init__(self, node: str, url: str, client: Client, token: str, *, holds: bool, patience: Patience) -> None:
+    def __init__(
+        self, node: str, url: str, client: Client, token: str, *, holds: bool, waits: bool, patience: Patience
+    ) -> None:
         self.name, self.url, self.identity = node, url, url
-        self._client, self._holds, self._patience = client, holds, patience
+        self._client, self._holds, self._waits, self._patience = client, holds, waits, patience
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._wait = 0.0 if holds else min(LONGEST_WAIT, client.idle / 2)
+        self._wait = 0.0 if holds or not waits else min(LONGEST_WAIT, client.idle / 2)
         self._lock = threading.Lock()
         self._started = False
         """Whether it was seen to stage or to have a blob; until then, a blob that it lacks may come."""
@@ -109,9 +112,10 @@ class PeerSource(BaseSource, Replica):
         if not isinstance(outcome, Response):
             return as_typed(outcome)
         subject = {"source": self.url, "object": listed.key}
-        if outcome.status == _BUSY or (outcome.status == _GONE and not (self._holds or self._started)):
+        may_come = outcome.status == _BUSY or (outcome.status == _GONE and not (self._holds or self._started))
+        if may_come and self._waits:
             return self._not_yet(listed, outcome)
-        if outcome.status == _GONE:
+        if outcome.status in (_GONE, _BUSY):
             return ObjectVanished("The node does not have the blob", **subject)
         if outcome.status in _DENIED:
             hint = "All nodes of a site need the same STAGEGATE_PEER_TOKEN_FILE."
