@@ -46,6 +46,8 @@ class Workspace:
     catalog: Catalog
     identity: Identity
     settings: Settings
+    catalog_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The catalog's storage options, which may hold secrets."""
     resolve_credentials: ResolveCredentials = field(default=no_credentials)
     admit: Admit | None = None
     """Only Prefect's limits know what else runs; None admits every transfer at once."""

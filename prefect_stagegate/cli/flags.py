@@ -68,7 +68,7 @@ class Places:
     ] = None
     debug: Debug = False
 
-    def workspace(self, *, create: bool = False) -> Workspace:
+    def workspace(self, *, create: bool = False, catalog_options: Mapping[str, Any] | None = None) -> Workspace:
         """Open the cache and the catalog that the flags or the settings name; with `create`, make an absent catalog."""
         # Imported here, since short commands load this module and open no workspace.
         from prefect_stagegate.jobs.open_workspace import open_workspace
@@ -78,7 +78,12 @@ class Places:
             raise UsageError("--identity is empty", hint="Name somebody, or leave it out to act as the system's user.")
         identity = Identity(self.identity, "declared") if self.identity else None
         workspace = open_workspace(
-            self.cache, self.catalog, create_catalog=create, identity=identity, resolve_credentials=load_block
+            self.cache,
+            self.catalog,
+            catalog_options=catalog_options,
+            create_catalog=create,
+            identity=identity,
+            resolve_credentials=load_block,
         )
         return replace(workspace, ask_passphrase=type_passphrase)
 

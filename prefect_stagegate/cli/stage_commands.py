@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from json import loads as parse_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +50,9 @@ def stage(
     background: Annotated[
         bool, Parameter(negative="", help="Return at once; another process fetches the version. Not for a spec.")
     ] = False,
-    follow: Annotated[str, Parameter(show=False, help="A ref whose copy moves though a digest is named.")] = "",
+    options_at_stdin: Annotated[
+        bool, Parameter(show=False, help="Standard input has what `ArrivingDataset` asks for, as JSON.")
+    ] = False,
     every: All = False,
     json: Json = False,
     places: Places = Places(),
@@ -74,7 +77,8 @@ def stage(
     if background:
         _stage_in_background(spec_or_address, places, json=json, quiet=display.quiet)
         return
-    workspace = places.workspace(create=True)
+    options = parse_json(sys.stdin.read()) if options_at_stdin else {}
+    workspace = places.workspace(create=True, catalog_options=options.get("catalog"))
     if dry_run:
         # Only the files can prove that a column's type is a mistake, so this warns and refuses nothing.
         for _, doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():
@@ -83,7 +87,7 @@ def stage(
         return
     with shown_progress(f"stage {spec_or_address.dataset}", display.progress_form(json=json)) as progress:
         try:
-            version = staging.stage(workspace, spec_or_address, follow=follow, progress=progress)
+            version = staging.stage(workspace, spec_or_address, follow=options.get("follow", ""), progress=progress)
         except TransferFailed as error:
             if json:
                 _print_failed(spec_or_address.dataset, error)

@@ -9,15 +9,18 @@ When it dies, the next reader that waits starts another.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
+from subprocess import PIPE
 from threading import Thread
-from typing import IO, Literal
+from typing import IO, Any, Literal, cast
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.arrivals import Arrival
@@ -26,7 +29,7 @@ from prefect_stagegate.catalog import Catalog, withdrawal_of
 from prefect_stagegate.catalog.version_records import read_manifest, read_pins
 from prefect_stagegate.errors import NotReady, UsageError
 from prefect_stagegate.jobs.gating.proofs import SignatureProof
-from prefect_stagegate.jobs.read import open_cache, overridden
+from prefect_stagegate.jobs.read import open_cache, override_of
 from prefect_stagegate.jobs.staging.fetch_order import withdrawal_error
 from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.model.settings import Settings
@@ -59,6 +62,7 @@ class ArrivingDataset:
     Args:
         cache: The node's cache folder.
         catalog: Where the catalog lies.
+        options: The catalog's storage options.
         dataset: The version's dataset.
         digest: The version.
         ref: By which it was opened; empty for none.
@@ -67,15 +71,28 @@ class ArrivingDataset:
     """
 
     def __init__(
-        self, cache: Path, catalog: str, dataset: str, digest: str, ref: str, entries: Iterable[Entry], bound: float
+        self,
+        cache: Path,
+        catalog: str,
+        options: Mapping[str, Any],
+        dataset: str,
+        digest: str,
+        ref: str,
+        entries: Iterable[Entry],
+        bound: float,
     ) -> None:
         self.dataset, self.digest = dataset, digest
         self._root, self._catalog, self._ref, self._bound = cache, catalog, ref, bound
+        self._options: Mapping[str, Any] | None = options
         self._entries = {entry.path: entry for entry in entries}
 
     def __getstate__(self) -> dict[str, object]:
         # Another process opens the cache itself.
-        return {name: value for name, value in self.__dict__.items() if name not in ("_cache", "_tree")}
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_cache", "_tree")}
+        # A pickle may end in a file, where no secret may lie; that of a process that is spawned does not.
+        if self._options and get_spawning_popen() is None:
+            state["_options"] = None
+        return state
 
     @cached_property
     def _cache(self) -> Cache:
@@ -244,16 +261,24 @@ class ArrivingDataset:
 
     def _run(self, lock: int) -> None:
         """Start the command that fetches the version. It holds `lock`, and outlives this process."""
-        follow = ["--follow", self._ref] if self._ref else []
+        if self._options is None:
+            raise NotReady(
+                f"Nobody fetches {self._name}, and this process lacks the credentials of the catalog {self._catalog}",
+                hint="A pickle does not hold them: call open_dataset(…, wait=False) in this process.",
+                dataset=self.dataset,
+            )
         with self._arrival.log() as output:
             process = start_python(
-                *("-m", "prefect_stagegate", "stage", f"{self.dataset}@{self.digest}", *follow),
+                *("-m", "prefect_stagegate", "stage", f"{self.dataset}@{self.digest}", "--options-at-stdin"),
                 *("--no-progress", "--quiet", "--cache", str(self._root), "--catalog", self._catalog),
                 pass_fds=[lock],
+                stdin=PIPE,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a terminal's Ctrl-C is for the reader
             )
+        with suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:  # it has ended
+            stdin.write(json.dumps({"follow": self._ref, "catalog": dict(self._options)}).encode())
         Thread(target=process.wait, name="stagegate-arriving", daemon=True).start()  # so that it leaves no zombie
 
 
@@ -269,15 +294,21 @@ def arriving(
     """
     settings = Settings.from_environment(os.environ)
     opened = open_cache(cache, settings=settings, create=True)
-    where = catalog or settings.catalog
-    known = Catalog.open(where, create=False, proof=SignatureProof.by(settings))
     ref = address.named_ref
-    with opened.refs.suspending(address):
-        digest = overridden(opened, address) or known.resolve(address)
+    if override := override_of(opened, address):
+        run, digest = override
+        known, options = run.catalog, run.catalog_options
+        # This node's copy of the ref does not follow a run to a version that the ref does not name.
+        follow = ref if known.resolve(address) == digest else ""
+    else:
+        known = Catalog.open(catalog or settings.catalog, create=False, proof=SignatureProof.by(settings))
+        options, follow = dict[str, Any](), ref
+        with opened.refs.suspending(address):
+            digest = known.resolve(address)
     if entry := withdrawal_of(known, address.dataset, ref, digest):
         raise withdrawal_error(address, entry)
-    entries = read_manifest(known, address.dataset, digest).entries()
-    return ArrivingDataset(opened.root, where, address.dataset, digest, ref, entries, settings.arrival_timeout)
+    entries, bound = read_manifest(known, address.dataset, digest).entries(), settings.arrival_timeout
+    return ArrivingDataset(opened.root, known.url, options, address.dataset, digest, follow, entries, bound)
 
 
 def begin_arriving(workspace: Workspace, dataset: str, digest: str, ref: str) -> Version:
@@ -288,7 +319,8 @@ def begin_arriving(workspace: Workspace, dataset: str, digest: str, ref: str) ->
         NotReady: The process can't be started.
     """
     manifest, timeout = read_manifest(workspace.catalog, dataset, digest), workspace.settings.arrival_timeout
-    ArrivingDataset(workspace.cache.root, workspace.catalog.url, dataset, digest, ref, (), timeout).start()
+    catalog = (workspace.catalog.url, workspace.catalog_options)
+    ArrivingDataset(workspace.cache.root, *catalog, dataset, digest, ref, (), timeout).start()
     pins = read_pins(workspace.catalog, dataset, digest)
     view = workspace.cache.layout.view(dataset, digest)
     return Version(dataset, digest, view, manifest.files, manifest.bytes, pins=pins)

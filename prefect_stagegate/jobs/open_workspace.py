@@ -63,6 +63,7 @@ def open_workspace(
         opened_catalog,
         identity or whoami(settings),
         settings,
+        catalog_options or {},
         resolve_credentials,
         admit,
         flow_run=flow_run,

@@ -19,6 +19,7 @@ from prefect_stagegate.model.settings import Settings
 
 if TYPE_CHECKING:
     from prefect_stagegate.jobs.arriving import ArrivingDataset
+    from prefect_stagegate.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -51,18 +52,18 @@ class OpenDataset:
     """The folder that holds the version's files, read-only."""
 
 
-_overrides: list[tuple[Path, Address, str]] = []
-"""The overrides in force: cache, dataset and ref, digest; the newest last."""
+_overrides: list[tuple[Workspace, Address, str]] = []
+"""The overrides in force: who made it, dataset and ref, digest; the newest last."""
 
 
 @contextmanager
-def override_ref(cache: Cache, address: Address, digest: str) -> Iterator[None]:
+def override_ref(workspace: Workspace, address: Address, digest: str) -> Iterator[None]:
     """Resolve a ref to one version in this process during the block.
 
     A run that was given a version reads that version by the ref's name, even if the ref moves on meanwhile or names a
     version that the run was refused.
     """
-    override = (cache.root, address, digest)
+    override = (workspace, address, digest)
     _overrides.append(override)
     try:
         yield
@@ -87,7 +88,8 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
         held = sorted(cache.views.of(dataset))
         digest: str | None = address.complete(held, f"The cache {cache.root}", hint)
     else:
-        digest = address.digest or overridden(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
+        override = override_of(cache, Address(dataset, ref))
+        digest = address.digest or (override[1] if override else cache.refs.get(dataset, ref))
     if digest is None:
         raise _not_here(cache, dataset, ref)
     return OpenDataset(dataset, digest, _view(cache, address, digest))
@@ -148,9 +150,12 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
     return resolve
 
 
-def overridden(cache: Cache, address: Address) -> str | None:
-    """The digest that `override_ref` gives an address in this process; None without one."""
-    return next((digest for root, ref, digest in reversed(_overrides) if (root, ref) == (cache.root, address)), None)
+def override_of(cache: Cache, address: Address) -> tuple[Workspace, str] | None:
+    """Who overrides an address in this process by `override_ref`, and the digest; None where nobody does."""
+    for workspace, ref, digest in reversed(_overrides):
+        if (workspace.cache.root, ref) == (cache.root, address):
+            return workspace, digest
+    return None
 
 
 @contextmanager

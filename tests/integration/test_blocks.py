@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from prefect import State
+from prefect import State, flow
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentCreate
@@ -25,12 +26,18 @@ from prefect_aws import AwsCredentials, MinIOCredentials
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
+from prefect_stagegate import open_dataset
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
 from prefect_stagegate.errors import AccessDenied
 from prefect_stagegate.flows import stage
+from prefect_stagegate.jobs.read import open_cache
+from prefect_stagegate.jobs.running_jobs import running_jobs
 from prefect_stagegate.model import Version
+from prefect_stagegate.tasks import require_ready
 from prefect_stagegate.testing.servers import STRANGER, SeaweedFS
 from tests.support.http_servers import file_server
+from tests.support.scenario import Scenario
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -147,6 +154,41 @@ def test_a_catalog_block_may_leave_its_credentials_to_another(seaweedfs: Seaweed
     nearer = StagegateCatalog(url=catalog.url, credentials_block="aws-credentials/catalog", credentials=stranger)
     with pytest.raises(AccessDenied):
         stage(spec, cache=places["cache"], catalog=nearer)
+
+
+def test_run_reads_early_with_the_credentials_of_a_catalog_block(
+    seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{seaweedfs.bucket('blocks-early')}/catalog"
+    scenario = Scenario(tmp_path, gates={"pilot": {"require": ["nonempty"]}})
+    scenario.on["catalog"] = url
+    text = "a\n" + "1\n" * 50_000
+    with monkeypatch.context() as setting:
+        setting.setenv("AWS_ENDPOINT_URL", seaweedfs.endpoint_url)
+        setting.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
+        setting.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
+        scenario.deliver(text)
+        scenario.promote()
+    save(aws(seaweedfs), "early")
+    catalog = StagegateCatalog(url=url, credentials_block="aws-credentials/early")
+    monkeypatch.setenv("STAGEGATE_CACHE", str(tmp_path / "new"))
+    monkeypatch.setenv("STAGEGATE_BANDWIDTH", "64KiB/s")  # so that the process can be looked at
+
+    @flow
+    def train() -> tuple[bytes, bytes, bytes]:
+        require_ready("things@pilot", catalog=catalog, arriving=True)
+        with open_dataset("things@pilot", wait=False) as dataset:
+            dataset.prefetch(dataset.files())
+            (job,) = eventually(lambda: running_jobs(open_cache()))
+            shown = b"".join(Path(f"/proc/{job.pid}/{name}").read_bytes() for name in ("environ", "cmdline"))
+            pickled = pickle.dumps(dataset)
+            return pickle.loads(pickled).path("data.csv").read_bytes(), shown, pickled
+
+    data, *seen = train()
+
+    assert data == text.encode()
+    assert seaweedfs.secret.encode() not in b"".join(seen)
+    assert not any(seaweedfs.secret.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
 # ── parameters of deployments ───────────────────────────────────────────────────────────────────────────────────

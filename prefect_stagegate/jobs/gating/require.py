@@ -121,7 +121,7 @@ def hold_ready(
         else:
             version = fetch_version(workspace, exact, "require_ready", follow=ref, progress=progress, cancel=cancel)
             require_undamaged(workspace, address.dataset, digest, GateFailed)
-        with override_ref(workspace.cache, address, digest):
+        with override_ref(workspace, address, digest):
             yield version
 
 

@@ -223,14 +223,14 @@ def _alive() -> Iterator[None]:
 
 
 def start_python(*words: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Start another process of this interpreter with the same code, without input; `options` are those of `Popen`.
+    """Start another process of this interpreter with the same code; `options` are those of `Popen`.
 
     Raises:
         OSError: It can't be started, or this process' program is no Python interpreter.
     """
     # The same code, also where a program has changed where modules are looked for.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen([_interpreter(), *words], env=environment, stdin=subprocess.DEVNULL, **options)
+    return subprocess.Popen([_interpreter(), *words], env=environment, **{"stdin": subprocess.DEVNULL, **options})
 
 
 def _interpreter() -> str:
