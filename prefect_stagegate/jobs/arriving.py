@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
+from shutil import disk_usage
 from subprocess import PIPE
 from threading import Thread
 from typing import IO, Any, Literal, cast
 
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.cache.arrivals import Arrival
+from prefect_stagegate.cache.arrivals import MOST_FAILED, Arrival
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.catalog import Catalog, withdrawal_of
 from prefect_stagegate.catalog.version_records import read_manifest, read_pins
-from prefect_stagegate.errors import NotReady, UsageError
+from prefect_stagegate.errors import NoSpace, NotReady, UsageError
 from prefect_stagegate.jobs.gating.proofs import SignatureProof
 from prefect_stagegate.jobs.read import open_cache, override_of
 from prefect_stagegate.jobs.staging.fetch_order import withdrawal_error
@@ -35,6 +36,7 @@ from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.sources.selection.globs import selected
 from prefect_stagegate.transport.transfer.processes import start_python
+from prefect_stagegate.units import bytes_text
 from prefect_stagegate.workspace import Workspace
 
 FIRST_POLL, POLL = 0.002, 0.1
@@ -243,6 +245,7 @@ class ArrivingDataset:
                 raise failure
             if not is_fetched:
                 if starts == STARTS:
+                    self._require_room(entry)
                     ended = f"the process that fetches it ended {STARTS} times"
                     raise self._late(entry, ": ".join(filter(None, (ended, self._arrival.last_line()))))
                 starts += self.start()
@@ -250,6 +253,17 @@ class ArrivingDataset:
                 raise self._late(entry, f"it did not arrive within {self._bound:g} s")
             time.sleep(pause)
             pause = min(POLL, 2 * pause)
+
+    def _require_room(self, entry: Entry) -> None:
+        """Raise where the volume is full: then a process can't even write down why it ends."""
+        free, needed = disk_usage(self._root).free, max(entry.size, MOST_FAILED)
+        if free < needed:
+            raise NoSpace(
+                f"No space left for {entry.path} of {self._name}: {bytes_text(free)} free",
+                hint=f"`stagegate gc` frees what nobody uses of {self._root}.",
+                dataset=self.dataset,
+                object=entry.path,
+            )
 
     def _late(self, entry: Entry, why: str) -> NotReady:
         return NotReady(
