@@ -77,7 +77,7 @@ def stage(
     if background:
         _stage_in_background(spec_or_address, places, json=json, quiet=display.quiet)
         return
-    options = parse_json(sys.stdin.read()) if options_at_stdin else {}
+    options = parse_json(sys.stdin.readline()) if options_at_stdin else {}
     workspace = places.workspace(create=True, catalog_options=options.get("catalog"))
     if dry_run:
         # Only the files can prove that a column's type is a mistake, so this warns and refuses nothing.

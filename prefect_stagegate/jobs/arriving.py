@@ -292,7 +292,8 @@ class ArrivingDataset:
                 start_new_session=True,  # a terminal's Ctrl-C is for the reader
             )
         with suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:  # it has ended
-            stdin.write(json.dumps({"follow": self._ref, "catalog": dict(self._options)}).encode())
+            # A line, since the other end stays open in a process that another thread forks now.
+            stdin.write(f"{json.dumps({'follow': self._ref, 'catalog': dict(self._options)})}\n".encode())
         Thread(target=process.wait, name="stagegate-arriving", daemon=True).start()  # so that it leaves no zombie
 
 
