@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -126,6 +127,30 @@ def test_file_is_here_before_the_version(version: Version, proxy: FaultProxy, he
         assert not dataset.is_here("11.bin")
         held.set()
         assert read(dataset, "11.bin")
+
+
+def test_wish_waits_behind_few_bytes(
+    version: Version, server: WebServer, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (server.root / "wide").mkdir()
+    for name in NAMES:
+        (server.root / "wide" / name).write_bytes(BYTES[name] * 20)
+    other = open_workspace(tmp_path / "other", tmp_path / "catalog")
+    stage(other, {"stagegate": 1, "dataset": "wide", "sources": [{"url": f"{proxy.url}/wide/"}]})
+    monkeypatch.setenv("STAGEGATE_OBJECTS_IN_FLIGHT", "64")
+    proxy.fetches.clear()
+    released = threading.Event()
+    proxy.break_with(lambda _: released.wait(60) and None)
+    with open_dataset("wide", wait=False) as dataset:
+        eventually(lambda: len(proxy.fetches) >= 3)
+        dataset.prefetch(["11.bin"])
+        time.sleep(0.5)  # in which all would be begun
+        begun = len(proxy.fetches)
+        released.set()
+        assert dataset.path("11.bin").stat().st_size == 20 * len(BYTES["11.bin"])
+    # Of 2 MiB there are three objects of 1 MB, begun when less than that was yet to come.
+    assert begun == 3
+    assert fetched(proxy)[3] == "11.bin"
 
 
 def in_a_process(dataset: ArrivingDataset, number: int) -> set[str]:

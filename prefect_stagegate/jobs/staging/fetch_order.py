@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,8 +24,11 @@ FAILURES = 16
 """Objects that may fail before the job ends: a few cost only the readers of those files."""
 OBJECTS = 1024
 """Objects that are begun and not done, at most: a file that a reader asks for waits behind them."""
-AHEAD = 32 << 20
-"""Bytes of them that are yet to come, at most, before another is begun."""
+FIRST_AHEAD, AHEAD = 2 << 20, 32 << 20
+"""Bytes of them that are yet to come, at first and at most, before another is begun: all share the link, so what a
+reader asks for waits for as many. More are begun as long as that brings more a second."""
+GAIN = 1.25
+"""How many times the best rate so far is more."""
 POLL = 0.02
 """Seconds between two looks whether another object may be begun."""
 TELL, LOOK = 0.5, 5.0
@@ -52,6 +56,10 @@ class FetchOrder:
         # Each is written by one thread alone.
         self._given = self._failed = self._held = 0
         """Bytes of all begun objects, of the failed ones, and of those that another process fetched."""
+        self._ahead, self._rate = FIRST_AHEAD, 0.0
+        """Bytes that may be yet to come, and the best rate so far, in bytes a second."""
+        self._measured: tuple[int, float] | None = None
+        """Bytes that had come when the rate was last measured, and when."""
         self._settled = self._told = 0
         """Failures that were counted, and told."""
         self.withdrawal: GateFailed | None = None
@@ -121,7 +129,19 @@ class FetchOrder:
         if not self._begun:
             return True
         came = self._failed + self._held + self._meter.snapshot().bytes_moved
-        return len(self._begun) < OBJECTS and self._given - came <= AHEAD
+        if len(self._begun) > 1:  # of one large object, more at once would take from it
+            self._measure(came)
+        return len(self._begun) < OBJECTS and self._given - came <= self._ahead
+
+    def _measure(self, came: int) -> None:
+        """Have more objects begun at once where the last growth brought more bytes a second."""
+        now = time.monotonic()
+        before, then = self._measured = self._measured or (came, now)
+        if came - before >= self._ahead and now > then:
+            rate = (came - before) / (now - then)
+            if rate > GAIN * self._rate:
+                self._ahead, self._rate = min(AHEAD, 2 * self._ahead), rate
+            self._measured = came, now
 
     # ---------------------------------------------------------------- what readers are told
 
