@@ -122,7 +122,7 @@ def serve(folder: Path, address: str, samples: int) -> None:
             spec.write_text(json.dumps({"stagegate": 1, "dataset": name, "sources": [source]}))
             subprocess.run(
                 [str(PYTHON.parent / "stagegate"), "stage", str(spec), "--quiet"],
-                env={**os.environ, **access, **stagegate_folders(folder, folder / "first")},
+                env={**os.environ, **access, **stagegate_folders(folder, folder / "first"), "STAGEGATE_NODE": "first"},
                 check=True,
             )
             shutil.rmtree(folder / "first", ignore_errors=True)

@@ -140,7 +140,11 @@ def test_wish_waits_behind_few_bytes(
     monkeypatch.setenv("STAGEGATE_OBJECTS_IN_FLIGHT", "64")
     proxy.fetches.clear()
     released = threading.Event()
-    proxy.break_with(lambda _: released.wait(60) and None)
+
+    def hold(_: Fetch) -> None:
+        released.wait(60)
+
+    proxy.break_with(hold)
     with open_dataset("wide", wait=False) as dataset:
         eventually(lambda: len(proxy.fetches) >= 3)
         dataset.prefetch(["11.bin"])
