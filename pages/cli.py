@@ -65,8 +65,6 @@ def _command_group(title: str) -> Iterator[str]:
             yield f"### stagegate {command.words}"
             yield f"`stagegate {command.words} COMMAND`"
             yield command.line
-        if below:
-            yield f"Its commands: {_links(below)}."
         for other in below:
             yield from _command(other.words)
 

@@ -91,6 +91,7 @@ SECTIONS = (
         ContractSpec,
         ("contract",),
         "[Use a data contract](../how-to/data-contracts.md) says what becomes of `odcs`.",
+        has_example=False,
     ),
     Section(
         "contract: tables",
@@ -98,7 +99,13 @@ SECTIONS = (
         ("contract", "tables", "flights"),
         "`tables` has one of these for each table, by the table's name.",
     ),
-    Section("contract: csv", CsvSpec, ("contract", "tables", "flights", "csv"), "[More](../contracts.md#csv)."),
+    Section(
+        "contract: csv",
+        CsvSpec,
+        ("contract", "tables", "flights", "csv"),
+        "[More](../contracts.md#csv).",
+        has_example=False,
+    ),
     Section("contract: files", FilesSpec, ("contract", "files", 0), "`files` is a list of these."),
     Section(
         "contract: files: settings",
@@ -109,7 +116,13 @@ SECTIONS = (
     ),
     Section("contract: files: image", ImageSpec, ("contract", "files", 0, "probes", 0, "image"), "", has_example=False),
     Section("suite", SuiteSpec, (), "It is a file of its own, or stands under the table's `suite`."),
-    Section("suite: expectations", ExpectationSpec, ("expectations", 0), "`expectations` is a list of these."),
+    Section(
+        "suite: expectations",
+        ExpectationSpec,
+        ("expectations", 0),
+        "`expectations` is a list of these.",
+        has_example=False,
+    ),
     Section("job", JobSpec, ("job",), ""),
     Section(
         "gates", GateSpec, ("gates", "production"), "`gates` has one of these for each target, by the target's name."

@@ -291,8 +291,6 @@ def verify_attestation(
     - `stagegate verify-attestation nycflights@production`
     - `stagegate verify-attestation attestation.json --key ci.pub.pem`
     - `stagegate verify-attestation nycflights@sha256:… --gate pilot --export attestation.json`
-    - `stagegate verify-attestation nycflights@production --export-answers answers/`
-    - `stagegate verify-attestation nycflights@production --export decision.json --as decision`
 
     Parameters
     ----------

@@ -53,7 +53,6 @@ def status(
     - `stagegate status`
     - `stagegate status nycflights --json`
     - `stagegate status --mine --identity ines@example.org`
-    - `stagegate status --watch 30`
 
     Parameters
     ----------

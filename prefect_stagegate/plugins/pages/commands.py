@@ -28,7 +28,6 @@ def pages(
 
     - `stagegate serve`
     - `stagegate serve --bind 0.0.0.0:8445 --token-file /etc/stagegate/pages-token`
-    - `stagegate serve --base-path /stagegate`
 
     Parameters
     ----------

@@ -51,7 +51,6 @@ def sign(
 
     - `stagegate sign nycflights@production --key key.pem --output nycflights.sig`
     - `stagegate sign nycflights --key key.pem --algorithm blake3`
-    - `openssl ecparam -name prime256v1 -genkey -noout -out key.pem && stagegate sign nycflights --key key.pem`
 
     Parameters
     ----------
