@@ -55,11 +55,6 @@ class Arrival:
         self._read = 0
         """Bytes of the wishes that were read."""
 
-    def _begin(self) -> None:
-        self._layout.restore()
-        self.folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
-        self._layout.share(self.folder, GROUP_DIR)
-
     # ---------------------------------------------------------------- a reader
 
     def want(self, paths: Iterable[str], *, first: bool) -> None:
@@ -91,11 +86,13 @@ class Arrival:
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with explained("start to fetch a version", self._started):
-            self._begin()
+            self._layout.restore()
+            self.folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
+            self._layout.share(self.folder, GROUP_DIR)
             descriptor = os.open(self._started, flags, 0o600)
             self._layout.share(descriptor, GROUP_WRITABLE_FILE)
         try:
-            if not _lock(descriptor) or self.is_fetched(self.folder):
+            if not _lock(descriptor) or _is_held(self.folder):
                 return False
             self._failed.unlink(missing_ok=True)
             run(descriptor)
@@ -124,17 +121,13 @@ class Arrival:
             return redact(lines[-1]) if lines else ""
         return ""
 
-    def is_fetched(self, *by: Path) -> bool:
+    def is_fetched(self) -> bool:
         """Whether a job fetches the version now, or was started to."""
-        for lock in by or (self.folder, self._started):
-            with suppress(OSError):
-                if is_locked(lock):
-                    return True
-        return False
+        return _is_held(self.folder) or _is_held(self._started)
 
     def holder(self) -> Holder | None:
         """The process that fetches the version; None where there is none."""
-        return holder_of(str(self.folder)) if self.is_fetched(self.folder) else None
+        return holder_of(str(self.folder)) if _is_held(self.folder) else None
 
     def failure(self, path: str) -> StagegateError | None:
         """Why a file can't be had: its own failure, or what ended the job."""
@@ -211,6 +204,13 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process has the lock; False where there is none, or it can't be looked at."""
+    with suppress(OSError):
+        return is_locked(lock)
+    return False
 
 
 def _error(fields: Mapping[str, str]) -> StagegateError:

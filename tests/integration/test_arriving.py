@@ -270,7 +270,7 @@ def test_command_returns_at_once(version: Version, held: threading.Event, run_st
     begun = run_stagegate("stage", "things@latest", "--background", env=dict(os.environ))
     assert begun.returncode == 0, begun.stderr
     assert "12 files, 600.0 kB: arriving" in begun.stdout
-    eventually(lambda: share_arrived(open_cache(), version.digest) == pytest.approx(0.25))
+    assert eventually(lambda: share_arrived(open_cache(), version.digest) == pytest.approx(0.25))
     held.set()
     eventually(lambda: run_stagegate("path", "things@latest", env=dict(os.environ)).returncode == 0)
     spec = tmp_path / "things.yaml"

@@ -63,16 +63,15 @@ class FetchOrder:
         self._settled = self._told = 0
         """Failures that were counted, and told."""
         self.withdrawal: GateFailed | None = None
-        self.stop: Event | None = None
-        """Ends the transfer at once; None where only its caller may."""
-        self._ended = Event()
+        self.ended = Event()
+        """Set where nothing is passed on any more."""
 
     def planned(self, plan: Iterator[PlannedObject]) -> Iterator[PlannedObject]:
         """The plan in another order. In the transfer's own thread."""
         is_read, numbers = False, 0
         while not self._is_over():
             if not self._has_room():
-                self._ended.wait(POLL)
+                self.ended.wait(POLL)
                 continue
             planned = self._asked_for(is_read=is_read) or (None if self._wanted else self._in_order())
             if planned:
@@ -118,7 +117,7 @@ class FetchOrder:
         return pickle.loads(row[0]) if row else None  # noqa: S301 - this process wrote it, and no other can
 
     def _is_over(self) -> bool:
-        stopped = self._ended.is_set() or (self._job.cancel is not None and self._job.cancel.is_set())
+        stopped = self.ended.is_set() or (self._job.cancel is not None and self._job.cancel.is_set())
         return stopped or len(self.stats.failures) > FAILURES
 
     def _has_room(self) -> bool:
@@ -160,9 +159,7 @@ class FetchOrder:
         with suppress(CatalogError, SourceError):  # a catalog that does not answer withdraws nothing
             if entry := withdrawal_of(self._job.workspace.catalog, self._job.dataset, target, digest):
                 self.withdrawal = withdrawal_error(Address(self._job.dataset, target), entry)
-                self._ended.set()
-                if self.stop:
-                    self.stop.set()
+                self.ended.set()
 
     def require_all(self) -> None:
         """Raise where something is missing.
@@ -175,10 +172,6 @@ class FetchOrder:
             raise self.withdrawal
         if self.stats.failures:
             raise TransferFailed(self.stats.failures)
-
-    def end(self) -> None:
-        """Pass nothing on any more."""
-        self._ended.set()
 
 
 @contextmanager
@@ -197,7 +190,7 @@ def readers_told(job: Job, digest: str, target: str) -> Iterator[FetchOrder | No
             return
         order = FetchOrder(arrival, job, job.meter)
         if job.cancel is None:  # else it belongs to who may stop more than this job
-            job.cancel = order.stop = Event()
+            job.cancel = order.ended
         repeated.enter_context(repeating(order.tell, TELL))
         try:
             if target not in ("", LATEST):
@@ -217,7 +210,7 @@ def readers_told(job: Job, digest: str, target: str) -> Iterator[FetchOrder | No
                 raise order.withdrawal from error
             raise
         finally:
-            order.end()
+            order.ended.set()
         arrival.end()
 
 
