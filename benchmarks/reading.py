@@ -54,15 +54,10 @@ TITLES = {"shards": "shards of 64 MB", "files": "{:,} files"}
 LOCAL = "plain folder"
 DRAWN = (*LAYOUTS["shards"][2:], LOCAL)
 STORED = {
-    "floor": "the same tars, or files",
-    LOCAL: "the same tars, or files, in a local folder",
-    "stagegate": "the same tars, or files",
-    "staging first": "the same tars, or files",
     "MosaicML Streaming": "MDS shards of 64 MB",
     "LitData": "chunks of 64 MB",
-    "LitData raw": "the same files",
-    "datasets": "Parquet files of 64 MB, row groups of 6.4 MB",
-    "s3fs": "the same tars, or files",
+    "datasets": "Parquet files of 64 MB with row groups of 6.4 MB",
+    "all others": "the same tars and the same files",
 }
 VERSIONS = """
 import json
@@ -244,7 +239,7 @@ def page(readings: Sequence[Reading], options: argparse.Namespace) -> str:
             if rows:
                 title = f"{TITLES[layout].format(options.samples)}, {workers} workers"
                 lines += [*table(title, rows, size * 8 / bits(options.rate)), ""]
-    again = " ".join(sys.argv[1:])
+    again = f"--samples {options.samples} --rate {options.rate}"
     return "\n".join(
         [
             *lines,
@@ -253,7 +248,7 @@ def page(readings: Sequence[Reading], options: argparse.Namespace) -> str:
             " median of three where it is read locally) by that of the plain folder. `received`: what the server sent"
             " in all epochs. The floor reads ranges of 8 MB by 16 threads and decodes nothing.",
             "",
-            *(f"- {reader}: {stored}." for reader, stored in STORED.items()),
+            f"Stored: {'; '.join(f'{stored} for {reader}' for reader, stored in STORED.items())}.",
             "",
             f"Again, as root: `make bench-reading`, or `python -m benchmarks.reading {again}`",
         ]

@@ -87,6 +87,7 @@ class ArrivingDataset:
         self._root, self._catalog, self._ref, self._bound = cache, catalog, ref, bound
         self._options: Mapping[str, Any] | None = options
         self._entries = {entry.path: entry for entry in entries}
+        self._view: Path | None = None
 
     def __getstate__(self) -> dict[str, object]:
         # Another process opens the cache itself.
@@ -227,8 +228,11 @@ class ArrivingDataset:
             ) from None
 
     def _find(self, entry: Entry) -> Path | None:
-        if view := self._cache.views.path(self.dataset, self.digest):
-            return view / entry.path
+        # Each file of a later epoch comes by here, so a view that was seen is looked for by its path alone.
+        if self._view is None or not self._view.is_dir():
+            self._view = self._cache.views.path(self.dataset, self.digest)
+        if self._view:
+            return self._view / entry.path
         if self._cache.blobs.holds(entry.digest, entry.size):
             return Path(self._cache.layout.blob_path(entry.digest))
         return None
