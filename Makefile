@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-reading bench-sources bench-steps bench-unchanged docs lock pictures reference release schema clean
+.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider test-trackers missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-reading bench-sources bench-steps bench-unchanged docs lock pictures reference release schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -51,6 +51,16 @@ $(ORCHESTRATORS)/.installed: | $(BIN)/uv
 	$(BIN)/uv pip install -q --python $(ORCHESTRATORS) dagster==1.13.29 hera==7.1.0
 	@touch $@
 
+# MLflow and Weights & Biases, with this package: MLflow wants an older pyarrow than the lock has.
+TRACKERS := .trackers
+$(TRACKERS)/.installed: pyproject.toml | $(BIN)/uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(TRACKERS)
+	$(BIN)/uv pip install -q --python $(TRACKERS) mlflow==3.17.2 wandb==0.31.0 -e .
+	@touch $@
+
+test-trackers: setup $(TRACKERS)/.installed ## run the tests that need MLflow and Weights & Biases
+	$(BIN)/pytest --durations=10 -m system tests/plugins/runs/test_trackers.py
+
 # What renders the Helm chart, and what evaluates the admission policy.
 CHART := .chart
 $(CHART)/.installed: tests/servers/kubernetes/helm.sh | $(BIN)/uv
@@ -59,7 +69,7 @@ $(CHART)/.installed: tests/servers/kubernetes/helm.sh | $(BIN)/uv
 	tests/servers/kubernetes/helm.sh $(CHART) $(BIN)/python
 	@touch $@
 
-test-all: setup servers $(ORCHESTRATORS)/.installed $(CHART)/.installed test-provider ## run the tests that `make test` leaves out: they take Debian packages, or minutes
+test-all: setup servers $(ORCHESTRATORS)/.installed $(TRACKERS)/.installed $(CHART)/.installed test-provider ## run the tests that `make test` leaves out: they take Debian packages, or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
 	$(BIN)/pytest -n 3 $(BY_FILE) $(HANG)=1900 --durations=10 -m "system and not hdfs and not kubernetes"
 
@@ -232,7 +242,7 @@ schema: setup ## write the JSON Schemas of the spec and of attested decisions
 	$(BIN)/stagegate schema --attestation > docs/stagegate-decision.schema.json
 
 clean: ## remove .venv and everything that tools left
-	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(CORE) $(TRIED) $(READING) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(TRACKERS) $(CORE) $(TRIED) $(READING) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 # Steps, each done again only when what it depends on has changed.

@@ -289,7 +289,8 @@ class Plugin:
     sections: Mapping[str, str] = field(default_factory=dict)
     """By page, `module:attribute` of a function that adds to it: of a workspace and the page's subject. It returns a
     list of `prefect_stagegate.show.document.Section`. Subjects are `VersionBeside` for `report`, `version` and
-    `comparison`."""
+    `comparison`; and an `Address` with a digest for `recall`, what is told beside a withdrawal and a revocation: the
+    paragraphs by commands, the values by events."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """Functions of a workspace and an address that describe a version in a format of others, by the format."""
     expanders: Mapping[str, str] = field(default_factory=dict)
@@ -304,6 +305,10 @@ class Plugin:
     """Functions that read a version's files after its contract ran; see `jobs.gating.validate.run_contract`."""
     start_up: str = ""
     """`module:attribute` of a function that is called when the tasks are imported, before the first run of Prefect."""
+    uses: Mapping[str, str] = field(default_factory=dict)
+    """What lets runs know their data: `begin`, `log` and `tags`, functions of a `jobs.read.VersionInUse`. `begin` is
+    called when a version is opened where a run may be active, and the others by the methods of their names. `begin` and
+    `log` put what ends the use into the version's `ends`."""
     settings: str = ""
     """`module:attribute` of a frozen dataclass whose fields are a `setting` of `prefect_stagegate.model.settings`."""
 

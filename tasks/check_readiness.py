@@ -18,7 +18,7 @@ from prefect_stagegate.tasks._support.running import (
     open_places,
     short_name,
 )
-from prefect_stagegate.tasks._support.version_events import decision_event
+from prefect_stagegate.tasks._support.version_events import decision_events
 
 
 @engine_task(lambda parameters: f"check {short_name(parameters['dataset'])} for {parameters['gate']}")
@@ -50,7 +50,8 @@ def check_readiness(
     _log(decision, report)
     show_decision(workspace, report)
     if not version.is_trial:
-        announce(decision_event(workspace, decision, report))
+        for event in decision_events(workspace, decision, report):
+            announce(event)
     return as_answered(decision)
 
 

@@ -119,6 +119,9 @@ class Records(Protocol):
     def replace(self, key: str, data: bytes) -> None:
         """Store a record, over the one that may be there."""
 
+    def remove(self, key: str) -> None:
+        """Remove a record that may be there: only for kinds that decide nothing."""
+
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys of records below `prefix`, which ends with a slash, sorted; other files are ignored.
 
@@ -165,6 +168,13 @@ class DirectoryRecords:
     def replace(self, key: str, data: bytes) -> None:
         """Rename a file over the one that may be there."""
         self._write(key, data, os.replace)
+
+    def remove(self, key: str) -> None:
+        """Unlink a file that may be there."""
+        try:
+            (self.root / key).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._failed("written to", error) from error
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The records below a folder, sorted; scratch files and files of others have other names."""
@@ -237,6 +247,7 @@ class StoredRecords:
     def __init__(self, records: ObjectRecords) -> None:
         self._records, self.url = records, records.url
         self.read_end, self.create, self.replace = records.read_end, records.create, records.replace
+        self.remove = records.remove
 
     def read(self, key: str) -> bytes | None:
         """The record, or None when there is none."""

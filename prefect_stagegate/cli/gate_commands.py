@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import Parameter
 
+from prefect_stagegate.catalog import withdrawal_of
 from prefect_stagegate.cli.flags import Display, Json, Places, ReportFiles, Signature, VersionName, VersionOrSpec
-from prefect_stagegate.cli.printing import escaped, print_result, say, say_line
+from prefect_stagegate.cli.printing import escaped, print_json, print_result, say, say_line, say_lines
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.jobs.address import stored_spec
@@ -35,6 +37,7 @@ from prefect_stagegate.model import (
     Wait,
     Waiver,
 )
+from prefect_stagegate.show import recall_of
 from prefect_stagegate.units import count_text, digest_text, parse_until
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from prefect_stagegate.tasks._support.waking import Woken
     from prefect_stagegate.workspace import Workspace
 
+R = TypeVar("R", Promotion, EvidenceRevocation)
 _EXIT_CODES = {
     DecisionOutcome.ACCEPTED: ExitCode.PASS,
     DecisionOutcome.REFUSED: ExitCode.GATE_FAILED,
@@ -154,7 +158,7 @@ def check(
     from prefect_stagegate.cli.progress_display import shown_work
     from prefect_stagegate.cli.reporting import (
         announce,
-        emit_event,
+        emit_events,
         judged_line,
         print_plan,
         print_report,
@@ -177,17 +181,28 @@ def check(
     report = report_of(workspace, decision, version.spec if version.is_trial else None)
     if json or not display.quiet:
         print_report(report, json=json)
+    if not (json or display.quiet or version.is_trial):
+        _say_withdrawn(workspace, decision)
     write_reports(report, files)
     # Last, so that an API that hangs delays no report.
     if not version.is_trial:
-        emit_event(lambda: _decision_event(workspace, decision, report))
+        emit_events(lambda: _decision_events(workspace, decision, report))
     return _EXIT_CODES[decision.outcome]
 
 
-def _decision_event(workspace: Workspace, decision: Decision, report: Report) -> VersionEvent:
-    from prefect_stagegate.tasks._support.version_events import decision_event
+def _say_withdrawn(workspace: Workspace, decision: Decision) -> None:
+    """Print that the target took back a version which it refuses now, and who used it."""
+    if decision.outcome is DecisionOutcome.REFUSED:
+        entry = withdrawal_of(workspace.catalog, decision.dataset, decision.target, decision.digest)
+        if entry is not None:
+            say_line(f"Withdrawn from {decision.target} by {entry.who}: {entry.reason}")
+            say_lines(recall_of(workspace, Address(decision.dataset, decision.digest))[0])
 
-    return decision_event(workspace, decision, report)
+
+def _decision_events(workspace: Workspace, decision: Decision, report: Report) -> Iterator[VersionEvent]:
+    from prefect_stagegate.tasks._support.version_events import decision_events
+
+    return decision_events(workspace, decision, report)
 
 
 def promote(
@@ -283,12 +298,12 @@ def _print_answer(request: ApprovalRequest, answer: Approval, woken: Sequence[Wo
 
 
 def _check_and_promote(workspace: Workspace, version: Address, to: str, *, json: bool) -> ExitCode:
-    from prefect_stagegate.cli.reporting import emit_event, print_report
+    from prefect_stagegate.cli.reporting import emit_events, print_report
     from prefect_stagegate.jobs.review.reports import report_of
 
     decision = checking.check(workspace, version, to)
     report = report_of(workspace, decision)
-    emit_event(lambda: _decision_event(workspace, decision, report))
+    emit_events(lambda: _decision_events(workspace, decision, report))
     if decision.accepted:
         _end_move(promoting.promote(workspace, version, to), json=json)
     else:
@@ -331,23 +346,47 @@ def rollback(
     what
         DATASET@TARGET.
     """
+    from prefect_stagegate.cli.reporting import emit_events
+
     workspace = places.workspace()
     key = signature.person_key(workspace)
-    _end_move(returning.rollback(workspace, Address.parse(what), to=to, reason=reason, key=key), json=json)
+    moved = returning.rollback(workspace, Address.parse(what), to=to, reason=reason, key=key)
+    _print_recall(workspace, moved, moved.previous, _print_move, json=json)
+    emit_events(lambda: _rollback_events(workspace, moved))
+
+
+def _rollback_events(workspace: Workspace, moved: Promotion) -> Iterator[VersionEvent]:
+    from prefect_stagegate.tasks._support.version_events import move_event, withdrawal_event
+
+    yield move_event(moved)
+    if entry := withdrawal_of(workspace.catalog, moved.dataset, moved.ref, moved.previous):
+        yield withdrawal_event(workspace, entry)
+
+
+def _print_recall(
+    workspace: Workspace, result: R, digest: str, print_text: Callable[[R], object], *, json: bool
+) -> None:
+    """Print a result, and what plugins tell of who used a version that it takes back."""
+    lines, values = recall_of(workspace, Address(result.dataset, digest))
+    if json:
+        print_json({**asdict(result), "users": values})
+    else:
+        print_text(result)
+        say_lines(lines)
 
 
 def _end_move(moved: Promotion, *, json: bool) -> None:
     print_result(moved, _print_move, json=json)
     if moved.previous != moved.digest:
-        from prefect_stagegate.cli.reporting import emit_event
+        from prefect_stagegate.cli.reporting import emit_events
 
-        emit_event(lambda: _move_event(moved))
+        emit_events(lambda: _move_events(moved))
 
 
-def _move_event(moved: Promotion) -> VersionEvent:
+def _move_events(moved: Promotion) -> Sequence[VersionEvent]:
     from prefect_stagegate.tasks._support.version_events import move_event
 
-    return move_event(moved)
+    return [move_event(moved)]
 
 
 def _print_move(moved: Promotion) -> None:
@@ -434,10 +473,19 @@ def revoke(
     what
         DATASET[@REF] or DATASET@sha256:…; without a ref, `latest`.
     """
+    from prefect_stagegate.cli.reporting import emit_events
+
     workspace = places.workspace()
     key = signature.person_key(workspace)
     revocation = revoking.revoke(workspace, Address.parse(what), check, reason=reason, gate=gate, key=key)
-    print_result(revocation, partial(_print_revocation, workspace), json=json)
+    _print_recall(workspace, revocation, revocation.digest, partial(_print_revocation, workspace), json=json)
+    emit_events(lambda: _revocation_events(workspace, revocation))
+
+
+def _revocation_events(workspace: Workspace, revocation: EvidenceRevocation) -> Sequence[VersionEvent]:
+    from prefect_stagegate.tasks._support.version_events import revocation_event
+
+    return [revocation_event(workspace, revocation)]
 
 
 def _print_revocation(workspace: Workspace, revocation: EvidenceRevocation) -> None:

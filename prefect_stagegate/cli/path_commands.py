@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from shutil import which
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.flags import Json, Places, VersionName
 from prefect_stagegate.cli.printing import print_json
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.jobs.read import hold_dataset, locate, read_catalog
+from prefect_stagegate.jobs.read import hold_dataset, locate, read_catalog, used
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.settings import EXEC_VARIABLES
 
@@ -64,7 +65,8 @@ def exec(  # noqa: A001 - it is found by its command's name
         hint = f"Name it before `--`: stagegate exec DATASET@REF -- {' '.join([address, *command])}"
         raise UsageError("There is no version to run the command on", hint=hint)
     resolved = Address.parse(address).counted(read_catalog(places.catalog))
-    with hold_dataset(places.open_cache(), resolved, holder=command[0], inherited=True) as held:
+    holding = hold_dataset(places.open_cache(), resolved, holder=command[0], inherited=True)
+    with holding as held, used(replace(held, catalog=places.catalog or "")):
         # Not by `format`, which would fail on other braces, such as those of JSON in an argument.
         words = [word.replace("{}", str(held.path)) for word in command]
         variables = dict(zip(EXEC_VARIABLES, (str(held.path), held.digest), strict=True))

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -204,10 +204,10 @@ EVENT_SECONDS = 10.0
 """Seconds that a command waits for Prefect's API, at most. By then its work is done and printed."""
 
 
-def emit_event(event: Callable[[], VersionEvent]) -> None:
-    """Send an event to Prefect's API, if one is configured. A failure is printed and changes nothing else.
+def emit_events(events: Callable[[], Iterable[VersionEvent]]) -> None:
+    """Send events to Prefect's API, if one is configured. A failure is printed and changes nothing else.
 
-    `event` makes it, and is called only then.
+    `events` makes them, and is called only then.
     """
     if not api_is_configured():
         return
@@ -217,7 +217,7 @@ def emit_event(event: Callable[[], VersionEvent]) -> None:
     try:
         from prefect_stagegate.tasks._support.notify import send_events
 
-        failure = _send_within(EVENT_SECONDS, partial(send_events, [event()]))
+        failure = _send_within(EVENT_SECONDS, partial(send_events, [*events()]))
     except Exception as error:  # noqa: BLE001 - whatever ails Prefect
         failure = f"{type(error).__name__}: {error}"
     if failure:

@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +30,7 @@ from prefect_stagegate.catalog import Catalog, withdrawal_of
 from prefect_stagegate.catalog.version_records import read_manifest, read_pins
 from prefect_stagegate.errors import NoSpace, NotReady, UsageError
 from prefect_stagegate.jobs.gating.proofs import SignatureProof
-from prefect_stagegate.jobs.read import open_cache, override_of
+from prefect_stagegate.jobs.read import VersionInUse, open_cache, override_of, used
 from prefect_stagegate.jobs.staging.fetch_order import withdrawal_error
 from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.model.settings import Settings
@@ -56,7 +56,7 @@ class Begun:
     state: Literal["arriving", "complete"]
 
 
-class ArrivingDataset:
+class ArrivingDataset(VersionInUse):
     """A version whose files can be read as they arrive. `open_dataset(…, wait=False)` gives one.
 
     It can be pickled, and used by threads and by processes that begin by fork or spawn: all share one fetching.
@@ -83,8 +83,9 @@ class ArrivingDataset:
         entries: Iterable[Entry],
         bound: float,
     ) -> None:
-        self.dataset, self.digest = dataset, digest
-        self._root, self._catalog, self._ref, self._bound = cache, catalog, ref, bound
+        self.dataset, self.digest, self.ref = dataset, digest, ref
+        self.ends: dict[object, Callable[[], None]] = {}
+        self._root, self._catalog, self._bound = cache, catalog, bound
         self._options: Mapping[str, Any] | None = options
         self._entries = {entry.path: entry for entry in entries}
         self._view: Path | None = None
@@ -95,7 +96,7 @@ class ArrivingDataset:
         # A pickle may end in a file, where no secret may lie; that of a process that is spawned does not.
         if self._options and get_spawning_popen() is None:
             state["_options"] = None
-        return state
+        return state | {"ends": {}}  # only the process that began a use ends it
 
     @cached_property
     def _cache(self) -> Cache:
@@ -104,6 +105,15 @@ class ArrivingDataset:
     @property
     def _arrival(self) -> Arrival:
         return Arrival(self._cache.layout, self.digest)
+
+    def open_catalog(self) -> Catalog:
+        """The catalog that the version is of.
+
+        Raises:
+            CatalogError: It can't be read.
+        """
+        proof = SignatureProof.by(Settings.from_environment(os.environ))
+        return Catalog.open(self._catalog, self._options, create=False, proof=proof)
 
     def files(self) -> list[str]:
         """The paths of all files, in order, here or not."""
@@ -214,7 +224,7 @@ class ArrivingDataset:
 
     @property
     def _name(self) -> str:
-        return f"{self.dataset}@{self._ref or self.digest}"
+        return f"{self.dataset}@{self.ref or self.digest}"
 
     def _entry(self, path: str) -> Entry:
         try:
@@ -297,7 +307,7 @@ class ArrivingDataset:
             )
         with suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:  # it has ended
             # A line, since the other end stays open in a process that another thread forks now.
-            stdin.write(f"{json.dumps({'follow': self._ref, 'catalog': dict(self._options)})}\n".encode())
+            stdin.write(f"{json.dumps({'follow': self.ref, 'catalog': dict(self._options)})}\n".encode())
         Thread(target=process.wait, name="stagegate-arriving", daemon=True).start()  # so that it leaves no zombie
 
 
@@ -357,4 +367,5 @@ def open_arriving(
     dataset = arriving(address, cache, catalog)
     with dataset.held():
         dataset.start()
-        yield dataset
+        with used(dataset):
+            yield dataset

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import ONLY_READABLE
 from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.doors import declared, load, offered
 from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, nearest, suggest
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.model.settings import Settings
 
 if TYPE_CHECKING:
+    from prefect_stagegate.catalog import Catalog
     from prefect_stagegate.jobs.arriving import ArrivingDataset
     from prefect_stagegate.workspace import Workspace
 
+SIGNS_OF_RUNS = ("mlflow", "wandb", "prefect", "MLFLOW_RUN_ID", "WANDB_RUN_ID", "PREFECT__FLOW_RUN_ID")
+"""Modules and variables without all of which a process has no run: then opening a version asks no plugin."""
 log = logging.getLogger(__name__)
 
 
@@ -42,14 +48,96 @@ def open_cache(
     return Cache.open(Path(folder or settings.cache), create=create, durability=settings.durability)
 
 
+class VersionInUse:
+    """A version that is open, and the runs that use it."""
+
+    __slots__ = ()
+    dataset: str
+    digest: str
+    ref: str
+    """By which it was opened; empty for a digest."""
+    ends: dict[object, Callable[[], None]]
+    """What ends its use by each run."""
+
+    @abstractmethod
+    def open_catalog(self) -> Catalog:
+        """The catalog that the version is of.
+
+        Raises:
+            CatalogError: It can't be read.
+        """
+
+    @property
+    def url(self) -> str:
+        """The version for fsspec and trackers: `stagegate://flights@sha256-4f9c…`."""
+        return f"stagegate://{self.dataset}@{self.digest.replace(':', '-')}"
+
+    def log(self, run: str = "") -> tuple[str, ...]:
+        """Log the version to the runs that are active in this process, and record its use by them in the catalog.
+
+        Opening a version does so for the runs that are active by then. What fails is logged as a warning.
+
+        Args:
+            run: A run that no tracker of this process knows, as `TOOL:ID`: only the catalog records it.
+
+        Returns:
+            The runs that are known now, as `TOOL:ID`.
+
+        Raises:
+            UsageError: The plugin is not installed.
+        """
+        known: tuple[str, ...] = offered("uses", "log", "`log()`")(self, run)
+        return known
+
+    def tags(self) -> dict[str, str]:
+        """What a run should know, for a tracker's tags: `stagegate.dataset`, `.ref`, `.digest`, `.decision`, `.policy`.
+
+        The last two are those of the decision by which the ref's target accepted the version. They are left out where
+        there is none, or where the catalog can't be read.
+
+        Raises:
+            UsageError: The plugin is not installed.
+        """
+        tags: dict[str, str] = offered("uses", "tags", "`tags()`")(self)
+        return tags
+
+
 @dataclass(frozen=True, slots=True)
-class OpenDataset:
+class OpenDataset(VersionInUse):
     """A version that stays on this node for as long as it is open."""
 
     dataset: str
     digest: str
     path: Path
     """The folder that holds the version's files, read-only."""
+    ref: str = ""
+    catalog: Catalog | str = field(default="", compare=False, repr=False)
+    """The catalog, or where it lies; empty for the settings'."""
+    ends: dict[object, Callable[[], None]] = field(default_factory=dict, compare=False, repr=False)
+
+    def open_catalog(self) -> Catalog:
+        """The catalog that the version is of.
+
+        Raises:
+            CatalogError: It can't be read.
+        """
+        return _open_catalog(self.catalog) if isinstance(self.catalog, str) else self.catalog
+
+
+@contextmanager
+def used(version: VersionInUse) -> Iterator[None]:
+    """Let plugins tell the runs of this process which version they use during the block. What they raise is logged."""
+    try:
+        if any(sign in sys.modules or sign in os.environ for sign in SIGNS_OF_RUNS):
+            try:
+                if place := declared("uses").get("begin"):
+                    load(place)(version)
+            except Exception as error:  # noqa: BLE001 - whatever a plugin raises: the version is read all the same
+                log.warning("No run was told that it uses %s: %s", version.dataset, type(error).__name__)
+        yield
+    finally:
+        for end in [*version.ends.values()]:
+            end()
 
 
 _overrides: list[tuple[Workspace, Address, str]] = []
@@ -87,12 +175,14 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
         hint = f"Fetch it with `stagegate stage {address}`."
         held = sorted(cache.views.of(dataset))
         digest: str | None = address.complete(held, f"The cache {cache.root}", hint)
+        catalog: Catalog | str = ""
     else:
         override = override_of(cache, Address(dataset, ref))
+        catalog = override[0].catalog if override else ""
         digest = address.digest or (override[1] if override else cache.refs.get(dataset, ref))
     if digest is None:
         raise _not_here(cache, dataset, ref)
-    return OpenDataset(dataset, digest, _view(cache, address, digest))
+    return OpenDataset(dataset, digest, _view(cache, address, digest), address.named_ref, catalog)
 
 
 def _view(cache: Cache, address: Address, digest: str) -> Path:
@@ -133,12 +223,8 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
     """Return a resolver of addresses that opens the catalog when it is called; by default STAGEGATE_CATALOG."""
 
     def resolve(address: Address) -> str:
-        from prefect_stagegate.catalog import Catalog
-        from prefect_stagegate.jobs.gating.proofs import SignatureProof
-
-        settings = Settings.from_environment(os.environ)
         try:
-            catalog = Catalog.open(url or settings.catalog, create=False, proof=SignatureProof.by(settings))
+            catalog = _open_catalog(url or "")
         except CatalogError as error:
             raise UnknownRef(
                 f"{address} is found by the catalog's log, and the catalog can't be read: {error.message}",
@@ -148,6 +234,14 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
         return catalog.resolve(address)
 
     return resolve
+
+
+def _open_catalog(url: str) -> Catalog:
+    from prefect_stagegate.catalog import Catalog  # late: few readers need it
+    from prefect_stagegate.jobs.gating.proofs import SignatureProof
+
+    settings = Settings.from_environment(os.environ)
+    return Catalog.open(url or settings.catalog, create=False, proof=SignatureProof.by(settings))
 
 
 def override_of(cache: Cache, address: Address) -> tuple[Workspace, str] | None:
@@ -247,5 +341,5 @@ def open_dataset(
 @contextmanager
 def _open_complete(address: str, cache: str | os.PathLike[str] | None) -> Iterator[OpenDataset]:
     wanted = Address.parse(address).counted(read_catalog())
-    with hold_dataset(open_cache(cache), wanted, "open_dataset") as held:
+    with hold_dataset(open_cache(cache), wanted, "open_dataset") as held, used(held):
         yield held

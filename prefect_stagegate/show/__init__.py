@@ -2,7 +2,7 @@
 
 from prefect_stagegate.show.artifacts import failed_document, promotion_document, proposal_document, validation_document
 from prefect_stagegate.show.changes import FileTotals, VersionChanges, count_changes
-from prefect_stagegate.show.document import Document, Section, VersionBeside, render, sections_of
+from prefect_stagegate.show.document import Document, Section, VersionBeside, recall_of, render, sections_of
 from prefect_stagegate.show.expectations import by_table, cells, read_results
 from prefect_stagegate.show.markdown import to_artifact
 from prefect_stagegate.show.model import PastEvent, Report, build_report
@@ -37,6 +37,7 @@ __all__ = [
     "ready_document",
     "ready_text",
     "reason_of",
+    "recall_of",
     "render",
     "sections_of",
     "to_artifact",

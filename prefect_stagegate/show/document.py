@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from prefect_stagegate.doors import declared, load, plugins
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Address
 from prefect_stagegate.show.legible import legible_text
 from prefect_stagegate.show.next_steps import Turn
 from prefect_stagegate.show.rows import Row
@@ -226,6 +227,14 @@ def sections_of(page: str, workspace: Workspace, subject: object) -> tuple[Secti
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises
             log.warning("The page %s lacks what %s adds: %s: %s", page, place, type(error).__name__, error)
     return tuple(sections)
+
+
+def recall_of(workspace: Workspace, version: Address) -> tuple[list[str], dict[str, Any]]:
+    """What plugins tell beside a withdrawal of a version or a revocation: lines for people, and values for programs."""
+    sections = sections_of("recall", workspace, version)
+    parts = (part for section in sections for part in section.parts)
+    lines = [legible_text(part.text) for part in parts if isinstance(part, Text)]
+    return lines, {name: value for section in sections for name, value in section.values.items()}
 
 
 def merged(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from prefect_stagegate.model import Decision, DecisionOutcome, Promotion
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, EvidenceRevocation, Promotion
 from prefect_stagegate.tasks._support.assets import version_key
 
 if TYPE_CHECKING:  # staging needs none of them
+    from prefect_stagegate.catalog import RefEntry
     from prefect_stagegate.jobs.review.inbox import InboxLine
     from prefect_stagegate.show import Report, Turn
     from prefect_stagegate.workspace import Workspace
@@ -34,6 +35,12 @@ turn."""
 EVIDENCE_ENDING = "stagegate.evidence.ending"
 """Evidence that a target's acceptance rests on ends soon, or ended; once for each end. Payload: version, dataset,
 digest, target, check, ends, turn, command."""
+VERSION_WITHDRAWN = "stagegate.version.withdrawn"
+"""A target withdrew a version that it had accepted: it failed a later check, or somebody rolled back. Payload: version,
+dataset, digest, target, reason, who, users (what plugins tell of who used it)."""
+EVIDENCE_REVOKED = "stagegate.evidence.revoked"
+"""Somebody revoked the evidence of a check. Payload: version, dataset, digest, check, target (empty: all), reason, who,
+users."""
 EVENT_CHECKS = 50
 """The most checks that an event names; those that decided come first."""
 EVENT_TEXT = 300
@@ -68,7 +75,7 @@ def version_event(
     payload's values are small and JSON's.
     """
     resource = {"prefect.resource.id": f"stagegate.dataset.{dataset}", "prefect.resource.name": dataset}
-    if "target" in payload:
+    if payload.get("target"):
         resource["stagegate.target"] = payload["target"]
     versions = {"asset": digest, "stagegate-previous": payload.get("previous", "")}
     related = [
@@ -97,6 +104,43 @@ def decision_event(workspace: Workspace, decision: Decision, report: Report) -> 
     # All decisions that wait for the same request have one event id, so the server keeps one event a request.
     identity = uuid5(NAMESPACE_URL, f"{APPROVAL_REQUESTED}/{request.id if request else '/'.join(about)}")
     return version_event(APPROVAL_REQUESTED, decision.dataset, decision.digest, identity=identity, **payload)
+
+
+def decision_events(workspace: Workspace, decision: Decision, report: Report) -> Iterator[VersionEvent]:
+    """The event of a decision, and of the withdrawal of a version that its gate had accepted and refuses now."""
+    from prefect_stagegate.catalog import withdrawal_of
+
+    yield decision_event(workspace, decision, report)
+    if decision.outcome is DecisionOutcome.REFUSED:
+        entry = withdrawal_of(workspace.catalog, decision.dataset, decision.target, decision.digest)
+        if entry is not None:
+            yield withdrawal_event(workspace, entry)
+
+
+def withdrawal_event(workspace: Workspace, entry: RefEntry) -> VersionEvent:
+    """The event of an entry of a target's log that withdraws a version."""
+    # Each later check that refuses the version finds the entry again.
+    identity = uuid5(NAMESPACE_URL, f"{VERSION_WITHDRAWN}/{entry.dataset}/{entry.ref}/{entry.seq}/{entry.at}")
+    payload = {"target": entry.ref, "reason": entry.reason, "who": str(entry.who)}
+    return _recall_event(workspace, VERSION_WITHDRAWN, Address(entry.dataset, entry.withdrawn), identity, payload)
+
+
+def revocation_event(workspace: Workspace, revocation: EvidenceRevocation) -> VersionEvent:
+    """The event of a revocation."""
+    fields = {"check": revocation.check, "target": revocation.target, "reason": revocation.reason}
+    version = Address(revocation.dataset, revocation.digest)
+    return _recall_event(workspace, EVIDENCE_REVOKED, version, None, {**fields, "who": str(revocation.who)})
+
+
+def _recall_event(
+    workspace: Workspace, name: str, version: Address, identity: UUID | None, payload: dict[str, str]
+) -> VersionEvent:
+    """An event with what plugins tell of who used the version."""
+    from prefect_stagegate.show import recall_of
+
+    texts = {key: text[:EVENT_TEXT] for key, text in payload.items()}
+    users = recall_of(workspace, version)[1]
+    return version_event(name, version.dataset, version.digest, identity=identity, **texts, users=users)
 
 
 def move_event(moved: Promotion) -> VersionEvent:

@@ -24,6 +24,7 @@ from prefect import flow
 from prefect.assets import materialize
 from prefect.settings import PREFECT_API_URL
 
+from prefect_stagegate.catalog import withdrawal_of
 from prefect_stagegate.cli.reporting import EVENT_SECONDS
 from prefect_stagegate.clock import now
 from prefect_stagegate.flows import pilot_to_production, stage, sweep
@@ -31,6 +32,8 @@ from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.revoke import revoke
+from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.review.inbox import (
     AcceptedVersion,
@@ -142,9 +145,11 @@ def test_commands_tell_the_api_what_they_did(scenario: EventScenario, run_stageg
     do("check", scenario.dataset, "--gate", "production", code=4)
     do("rollback", f"{scenario.dataset}@pilot", "--reason", "loss went up")
 
-    emitted = [event["event"].removeprefix("stagegate.") for event in scenario.events(4)]
-    assert emitted == ["gate.passed", "ref.moved", "approval.requested", "ref.moved"]
-    assert [scenario.events(4)[-1]["payload"][name] for name in ("digest", "previous")] == digests
+    emitted = [event["event"].removeprefix("stagegate.") for event in scenario.events(5)]
+    assert emitted == ["gate.passed", "ref.moved", "approval.requested", "ref.moved", "version.withdrawn"]
+    moved, withdrawn = (event["payload"] for event in scenario.events(5)[-2:])
+    assert [moved[name] for name in ("digest", "previous")] == digests
+    assert (withdrawn["digest"], withdrawn["reason"], withdrawn["users"]) == (digests[-1], "loss went up", {})
 
 
 def test_trial_emits_nothing(scenario: EventScenario, run_stagegate: Command, tmp_path: Path) -> None:
@@ -247,6 +252,23 @@ def an_ending() -> InboxLine:
     return InboxLine("things", "pilot", TargetStanding.ENDING, accepted, actions=(action,))
 
 
+def taken_back(scenario: EventScenario) -> list[version_events.VersionEvent]:
+    """The events of a rollback and of a revocation."""
+    workspace = scenario.node()
+    scenario.deliver("second")
+    scenario.promote("pilot")
+    scenario.deliver("third")
+    leaving = scenario.promote("pilot")
+    rollback(workspace, Address(scenario.dataset, "pilot"), reason="loss went up")
+    entry = withdrawal_of(workspace.catalog, scenario.dataset, "pilot", leaving)
+    assert entry
+    revocation = revoke(workspace, Address(scenario.dataset, leaving), "runbook", reason="the wrong page")
+    return [
+        version_events.withdrawal_event(workspace, entry),
+        version_events.revocation_event(workspace, revocation),
+    ]
+
+
 def test_evidence_that_ends_is_told_once(scenario: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     gates = {"pilot": {"require": [{"freshness": {"warn": "20h", "fail": "24h"}}]}}
     run(pilot_to_production, scenario.spec(gates=gates), targets=["pilot"], **scenario.on)
@@ -269,7 +291,8 @@ def test_payloads_have_the_keys_that_the_docs_show(scenario: EventScenario, monk
     full = events_about(f"stagegate.cache.{os.uname().nodename}{scenario.on['cache']}", 1)
     shown = {event["event"]: set(event["payload"]) for event in [*scenario.events(5), *full]}
     # Of these, their own tests look at what the server has.
-    shown |= {event.name: set(event.payload) for event in version_events.ending_events([an_ending()])}
+    made = [*version_events.ending_events([an_ending()]), *taken_back(scenario)]
+    shown |= {event.name: set(event.payload) for event in made}
 
     assert shown.items() <= examples().items()
     constants = [*vars(telling).values(), *vars(version_events).values()]

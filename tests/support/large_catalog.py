@@ -127,6 +127,9 @@ class _MemoryRecords:
         self.replace(key, data)
         return True
 
+    def remove(self, key: str) -> None:
+        raise NotImplementedError
+
     def replace(self, key: str, data: bytes) -> None:
         assert key == ID_KEY or is_record(key), key
         self.data[key] = data

@@ -36,6 +36,11 @@ class CountedRecords:
         self.calls["replace"] += 1
         self._records.replace(key, data)
 
+    def remove(self, key: str) -> None:
+        """Count, and remove."""
+        self.calls["remove"] += 1
+        self._records.remove(key)
+
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """Count, and list."""
         self.calls["list"] += 1

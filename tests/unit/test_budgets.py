@@ -20,8 +20,8 @@ from prefect_stagegate.catalog import Catalog
 ROOT = Path(prefect_stagegate.__file__).parent.parent
 ENTERED = {"files": 76, "functions": 634, "depth": 16}
 """By `stagegate stage` of three local files."""
-LOADED = 145
-"""Modules that the import of one task loads. 19 declare plugins: one of them sets up tracing before the first run. Two
+LOADED = 146
+"""Modules that the import of one task loads. 20 declare plugins: one of them sets up tracing before the first run. Two
 have the order in which an arriving version is fetched."""
 LINES = 78_614
 """Of Python that the wheel has. Added for the doors: 130 to store an environment once instead of in each decision,
@@ -34,6 +34,7 @@ a fifth fewer steps. 35 name what was mistyped where an extra is absent,
 26 begin a staging sooner: Rich is imported where it draws, and copying begins beside the listing.
 82 show the overview on one screen, replace earlier names, and tell that Great Expectations is absent.
 930 let a version be read while it arrives.
+650 tell runs which version they use, and name them when it is taken back.
 31 name what a newcomer meant: a spec for a dataset, a shell, another scheme or command."""
 TWICE = {"modules": 2, "classes": 1}
 """Names of modules, and of public classes at their top, that occur more than once. A plugin's `commands` is one, and

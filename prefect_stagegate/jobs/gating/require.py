@@ -26,7 +26,7 @@ from prefect_stagegate.jobs.gating.check import build_context
 from prefect_stagegate.jobs.gating.proofs import counted_evidence
 from prefect_stagegate.jobs.gating.table_facts import recorded_times, table_time
 from prefect_stagegate.jobs.gating.withdraw import version_failures
-from prefect_stagegate.jobs.read import override_ref
+from prefect_stagegate.jobs.read import OpenDataset, override_ref, used
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import fetch_version
 from prefect_stagegate.jobs.upkeep.verify import require_undamaged
@@ -121,7 +121,8 @@ def hold_ready(
         else:
             version = fetch_version(workspace, exact, "require_ready", follow=ref, progress=progress, cancel=cancel)
             require_undamaged(workspace, address.dataset, digest, GateFailed)
-        with override_ref(workspace, address, digest):
+        held = OpenDataset(version.dataset, digest, version.path, address.ref, workspace.catalog)
+        with override_ref(workspace, address, digest), used(held):
             yield version
 
 

@@ -82,6 +82,10 @@ class CopiedRecords:
         """Refuse to write."""
         self.create(key, data)
 
+    def remove(self, key: str) -> NoReturn:
+        """Refuse, as `create` does."""
+        self.create(key, b"")
+
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys below `prefix`, which ends with a slash, sorted; with `after`, those that sort after it."""
         if not dataset_of(prefix):

@@ -38,7 +38,7 @@ class SigV4Signer:
         """The headers to send with a request. Never log them.
 
         Args:
-            method: `GET`, `HEAD` or `PUT`.
+            method: `GET`, `HEAD`, `PUT` or `DELETE`.
             host: The Host header: lower case, without the scheme's default port.
             path: The path as it goes on the wire, percent-encoded once.
             query: The query as it goes on the wire, its parameters sorted and encoded, each with its `=`.

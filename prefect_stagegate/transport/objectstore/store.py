@@ -196,6 +196,12 @@ class ObjectStore:
         if not response.is_success:
             raise self._refused(response, key)
 
+    def remove(self, key: str) -> None:
+        """Delete an object that may be there."""
+        response = self.send(lambda: self.requests.request(key, "", "DELETE", b""), key, method="DELETE")
+        if not response.is_success and response.status != http.HTTPStatus.NOT_FOUND:
+            raise self._refused(response, key)
+
     def _put(self, key: str, data: bytes, more: Headers, *, again: bool) -> Response:
         more = {"Content-Type": "application/octet-stream", **more}
         return self.send(

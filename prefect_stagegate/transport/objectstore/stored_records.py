@@ -37,6 +37,10 @@ class MemoryStore:
         """As an object store does."""
         self._objects[key] = (data, object())
 
+    def remove(self, key: str) -> None:
+        """As an object store does."""
+        self._objects.pop(key, None)
+
     def listing(self, prefix: str, after: str = "") -> Iterator[ListedObject]:
         """As an object store does."""
         for key, (data, _) in list(self._objects.items()):
@@ -84,6 +88,10 @@ class ObjectRecords:
     def replace(self, key: str, data: bytes) -> None:
         """Store a record, over the one that may be there."""
         self._store.replace(self._prefix + key, data)
+
+    def remove(self, key: str) -> None:
+        """Remove a record that may be there."""
+        self._store.remove(self._prefix + key)
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys below `prefix`, which ends with a slash, sorted; with `after`, those that sort after it."""

@@ -1,0 +1,59 @@
+"""`stagegate runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from prefect_stagegate.cli.flags import Json, Places, VersionName
+from prefect_stagegate.cli.printing import print_records, print_rows, say
+from prefect_stagegate.model import Address
+from prefect_stagegate.plugins.runs.run_sections import NO_END
+from prefect_stagegate.plugins.runs.use_records import KEPT, VersionUse, read_uses
+from prefect_stagegate.show.legible import time_text
+from prefect_stagegate.unreadable import UnreadableRecords
+
+
+def runs(
+    address: VersionName,
+    /,
+    *,
+    last: Annotated[int, Parameter(metavar="N", validator=Number(gte=1, lte=KEPT), help="How many, at most.")] = 50,
+    json: Json = False,
+    places: Places = Places(),
+) -> None:
+    """List the runs that used a version, the newest first.
+
+    Known are the runs that MLflow, Weights & Biases or Prefect had active in the process that opened the version, and
+    those that `ds.log(run=…)` named. A record says what whoever wrote it to the catalog said, and proves nothing.
+
+    For example:
+
+    - `stagegate runs nycflights@production`
+    - `stagegate runs nycflights@sha256:4f9c1e22ab01 --json`
+
+    Parameters
+    ----------
+    address
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
+    """
+    catalog, version, unreadable = places.workspace().catalog, Address.parse(address), UnreadableRecords()
+    uses, more = read_uses(catalog, version.dataset, catalog.resolve(version), last, unreadable)
+
+    def show(uses: Sequence[VersionUse]) -> None:
+        if uses:
+            print_rows(("RUN", "NAME", "REF", "BY", "NODE", "FROM", "TO", "MODELS"), map(_cells, uses))
+        else:
+            say(f"No run is known that used {address}")
+        if more:
+            say(f"… and {more:,} older ones; --last {KEPT} lists more")
+
+    print_records(uses, show, unreadable, json=json)
+
+
+def _cells(use: VersionUse) -> tuple[str, ...]:
+    ended = time_text(use.ended) if use.ended else NO_END
+    return (str(use.run), use.run.name, use.ref, use.who, use.node, time_text(use.begun), ended, ", ".join(use.models))

@@ -1,0 +1,130 @@
+"""Tells the runs of this process which version they use, and records the uses in the catalog.
+
+Trackers and catalogs may hang, so both are done in a thread, which is waited for no longer than `SECONDS`. What fails
+is logged once: a run reads its data whatever its tracker does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from threading import Event
+
+from prefect_stagegate.catalog import Catalog, moves
+from prefect_stagegate.catalog.environments import whole_statement
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.jobs.gating.proofs import SignatureProof
+from prefect_stagegate.jobs.open_workspace import whoami
+from prefect_stagegate.jobs.read import VersionInUse
+from prefect_stagegate.jobs.review.decisions import decision_line
+from prefect_stagegate.model import LATEST
+from prefect_stagegate.model.settings import Settings
+from prefect_stagegate.plugins.runs.active_runs import ActiveRun, active_runs, unfailing
+from prefect_stagegate.plugins.runs.use_records import Run, UseBegun, record_begun, record_ended
+from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
+from prefect_stagegate.workspace import Workspace
+
+SECONDS = 5.0
+"""How long a reader waits for all trackers and the catalog together, once when a use begins and once when it ends."""
+
+
+def begin(version: VersionInUse, workspace: Workspace | None = None) -> None:
+    """Begin the use of a version by the runs that are active. Without a workspace, the version names the catalog."""
+    _begin(version, active_runs(), workspace)
+
+
+def log(version: VersionInUse, run: str) -> tuple[str, ...]:
+    """Begin the use of a version by the runs that are active and not known yet, and by one that is named."""
+    tool, colon, name = run.partition(":")
+    named = [ActiveRun(Run(tool, name) if colon else Run("", run))] if run.strip() else []
+    _begin(version, [*active_runs(), *named])
+    return tuple(map(str, version.ends))
+
+
+def tags(version: VersionInUse) -> dict[str, str]:
+    """What a run should know of a version, as flat texts; without the decision where the catalog can't be read."""
+    known = _plain_tags(version)
+    with unfailing("read the decision about a version"):
+        known |= call_with_timeout(lambda: _decision_tags(version, _open_catalog(version, None)), SECONDS)
+    return known
+
+
+def _begin(version: VersionInUse, runs: Iterable[ActiveRun], workspace: Workspace | None = None) -> None:
+    if new := {run.run: run for run in runs if run.run not in version.ends}:
+        use = _Use(version, [*new.values()], workspace)
+        version.ends.update(dict.fromkeys(new, use.end))
+        with unfailing("tell the run which version it uses, in time"):
+            call_with_timeout(use.begin, SECONDS)
+
+
+class _Use:
+    """The use of a version by runs of this process."""
+
+    def __init__(self, version: VersionInUse, runs: list[ActiveRun], workspace: Workspace | None) -> None:
+        self._version, self._runs, self._workspace = version, runs, workspace
+        self._names: dict[Run, str] = {}
+        self._process: int | None = os.getpid()
+        self._has_begun = Event()
+
+    def begin(self) -> None:
+        """Tell the trackers, and record the uses."""
+        version, tags = self._version, _plain_tags(self._version)
+        try:
+            with unfailing("read the decision about a version"):
+                self._catalog = _open_catalog(version, self._workspace)
+                tags |= _decision_tags(version, self._catalog)
+            for run in self._runs:
+                if run.tell:
+                    with unfailing(f"log a version to {run.run.tool}"):
+                        run.tell(version, tags)
+            settings = self._workspace.settings if self._workspace else Settings.from_environment(os.environ)
+            who = self._workspace.identity if self._workspace else whoami(settings)
+            for run in self._runs:
+                with unfailing("record in the catalog that a run uses a version"):
+                    use = UseBegun(run.run, version.ref, str(who), settings.node, stamp(now()))
+                    self._names[run.run] = record_begun(self._catalog, version.dataset, version.digest, use)
+        finally:
+            self._has_begun.set()
+
+    def end(self) -> None:
+        """Record the ends, unless that was done, or this is a fork of the process that began."""
+        is_ours, self._process = self._process == os.getpid(), None
+        if is_ours:
+            with unfailing("record in the catalog that a use ended, in time"):
+                call_with_timeout(self._end, SECONDS)
+
+    def _end(self) -> None:
+        self._has_begun.wait(SECONDS)
+        for run in self._runs:
+            models: Iterable[str] = ()
+            with unfailing(f"ask {run.run.tool} for the models of a run"):
+                models = run.models()
+            if name := self._names.get(run.run):
+                with unfailing("record in the catalog that a use ended"):
+                    record_ended(self._catalog, self._version.dataset, self._version.digest, name, models)
+
+
+def _open_catalog(version: VersionInUse, workspace: Workspace | None) -> Catalog:
+    if workspace:
+        return workspace.catalog
+    settings = Settings.from_environment(os.environ)
+    return Catalog.open(version.catalog or settings.catalog, create=False, proof=SignatureProof.by(settings))
+
+
+def _plain_tags(version: VersionInUse) -> dict[str, str]:
+    tags = {"dataset": version.dataset, "ref": version.ref, "digest": version.digest}
+    return {f"stagegate.{name}": value for name, value in tags.items() if value}
+
+
+def _decision_tags(version: VersionInUse, catalog: Catalog) -> dict[str, str]:
+    """The decision by which the ref's target accepted the version, and its policy; nothing where none did."""
+    if version.ref in ("", LATEST):
+        return {}
+    accepted = [
+        entry for entry in moves(catalog.history(version.dataset, version.ref)) if entry.digest == version.digest
+    ]
+    if not accepted:
+        return {}
+    statement = whole_statement(catalog, accepted[-1].attestation)
+    decision, _ = decision_line(version.dataset, version.digest, version.ref, statement)
+    return {"stagegate.decision": decision.id, "stagegate.policy": decision.policy}
