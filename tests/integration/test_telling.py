@@ -24,7 +24,6 @@ from prefect import flow
 from prefect.assets import materialize
 from prefect.settings import PREFECT_API_URL
 
-from prefect_stagegate.catalog import withdrawal_of
 from prefect_stagegate.cli.reporting import EVENT_SECONDS
 from prefect_stagegate.clock import now
 from prefect_stagegate.flows import pilot_to_production, stage, sweep
@@ -260,8 +259,7 @@ def taken_back(scenario: EventScenario) -> list[version_events.VersionEvent]:
     scenario.deliver("third")
     leaving = scenario.promote("pilot")
     rollback(workspace, Address(scenario.dataset, "pilot"), reason="loss went up")
-    entry = withdrawal_of(workspace.catalog, scenario.dataset, "pilot", leaving)
-    assert entry
+    entry = workspace.catalog.history(scenario.dataset, "pilot")[-1]
     revocation = revoke(workspace, Address(scenario.dataset, leaving), "runbook", reason="the wrong page")
     return [
         version_events.withdrawal_event(workspace, entry),

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from prefect_stagegate.jobs.read import VersionInUse
-from prefect_stagegate.plugins.runs.use_records import MODELS, Run, clean
+from prefect_stagegate.plugins.runs.use_records import MODELS, TrackedRun, clean
 
 _warned: set[str] = set()
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def _no_models() -> Iterable[str]:
 class ActiveRun:
     """A run, and how its tracker is told and asked. Both calls may take long, and may raise anything."""
 
-    run: Run
+    run: TrackedRun
     tell: Callable[[VersionInUse, Tags], None] | None = None
     """Logs a version with its tags to the run; None where the process has only the run's name."""
     models: Callable[[], Iterable[str]] = _no_models
@@ -64,18 +64,18 @@ def _mlflow() -> Iterator[ActiveRun]:
 
         # By its id, since a run is active in one thread alone.
         run, uri = active.info.run_id, mlflow.get_tracking_uri()
-        known = Run("mlflow", run, active.info.run_name or "", uri)
+        known = TrackedRun("mlflow", run, active.info.run_name or "", uri)
         yield ActiveRun(known, partial(log_input, run, uri), partial(registered_models, run, uri, MODELS))
     elif run := os.environ.get("MLFLOW_RUN_ID"):
-        yield ActiveRun(Run("mlflow", run, place=os.environ.get("MLFLOW_TRACKING_URI", "")))
+        yield ActiveRun(TrackedRun("mlflow", run, place=os.environ.get("MLFLOW_TRACKING_URI", "")))
 
 
 def _wandb() -> Iterator[ActiveRun]:
     if run := getattr(sys.modules.get("wandb"), "run", None):
         place = "" if run.offline else run.url or ""
-        yield ActiveRun(Run("wandb", run.id, run.name or "", place), partial(_tell_wandb, run))
+        yield ActiveRun(TrackedRun("wandb", run.id, run.name or "", place), partial(_tell_wandb, run))
     elif name := os.environ.get("WANDB_RUN_ID"):
-        yield ActiveRun(Run("wandb", name))
+        yield ActiveRun(TrackedRun("wandb", name))
 
 
 def _tell_wandb(run: Any, version: VersionInUse, tags: Tags) -> None:
@@ -92,8 +92,8 @@ def _prefect() -> Iterator[ActiveRun]:
     context: Any = sys.modules.get("prefect.context")
     flow, task = (getattr(context, kind).get() if context else None for kind in ("FlowRunContext", "TaskRunContext"))
     if flow and flow.flow_run:
-        yield ActiveRun(Run("prefect", str(flow.flow_run.id), flow.flow_run.name))
+        yield ActiveRun(TrackedRun("prefect", str(flow.flow_run.id), flow.flow_run.name))
     elif task and task.task_run.flow_run_id:  # of a worker in another process
-        yield ActiveRun(Run("prefect", str(task.task_run.flow_run_id)))
+        yield ActiveRun(TrackedRun("prefect", str(task.task_run.flow_run_id)))
     elif run := os.environ.get("PREFECT__FLOW_RUN_ID"):
-        yield ActiveRun(Run("prefect", run))
+        yield ActiveRun(TrackedRun("prefect", run))

@@ -18,7 +18,7 @@ DIGEST_LENGTH = 36
 """Characters of a digest that MLflow keeps: enough to name the version. The source and the tags have all of it."""
 
 
-class StagegateSource(DatasetSource):
+class StagegateDatasetSource(DatasetSource):  # type: ignore[misc] # MLflow is absent where types are checked
     """A version, as the source of a dataset: `stagegate://flights@sha256-4f9c…`."""
 
     def __init__(self, url: str) -> None:
@@ -34,7 +34,7 @@ class StagegateSource(DatasetSource):
         return isinstance(raw_source, str) and raw_source.startswith(SCHEME)
 
     @classmethod
-    def _resolve(cls, raw_source: str) -> StagegateSource:
+    def _resolve(cls, raw_source: str) -> StagegateDatasetSource:
         return cls(raw_source)
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class StagegateSource(DatasetSource):
         return {"url": self.url}
 
     @classmethod
-    def from_dict(cls, source_dict: dict[Any, Any]) -> StagegateSource:
+    def from_dict(cls, source_dict: dict[Any, Any]) -> StagegateDatasetSource:
         """What `to_dict` gave; the tracker's server may have changed it.
 
         Raises:
@@ -64,7 +64,7 @@ def log_input(run: str, uri: str, version: VersionInUse, tags: dict[str, str]) -
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.tracking import MlflowClient
 
-    source = StagegateSource(version.url)
+    source = StagegateDatasetSource(version.url)
     dataset = Dataset(version.dataset, version.digest[:DIGEST_LENGTH], SOURCE_TYPE, source.to_json())
     logged = DatasetInput(dataset, [InputTag(name, value) for name, value in tags.items()])
     MlflowClient(uri).log_inputs(run, [logged])

@@ -13,30 +13,28 @@ from threading import Event
 from prefect_stagegate.catalog import Catalog, moves
 from prefect_stagegate.catalog.environments import whole_statement
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.jobs.gating.proofs import SignatureProof
 from prefect_stagegate.jobs.open_workspace import whoami
 from prefect_stagegate.jobs.read import VersionInUse
 from prefect_stagegate.jobs.review.decisions import decision_line
 from prefect_stagegate.model import LATEST
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.runs.active_runs import ActiveRun, active_runs, unfailing
-from prefect_stagegate.plugins.runs.use_records import Run, UseBegun, record_begun, record_ended
+from prefect_stagegate.plugins.runs.use_records import TrackedRun, UseBegun, record_begun, record_ended
 from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
-from prefect_stagegate.workspace import Workspace
 
 SECONDS = 5.0
 """How long a reader waits for all trackers and the catalog together, once when a use begins and once when it ends."""
 
 
-def begin(version: VersionInUse, workspace: Workspace | None = None) -> None:
-    """Begin the use of a version by the runs that are active. Without a workspace, the version names the catalog."""
-    _begin(version, active_runs(), workspace)
+def begin(version: VersionInUse) -> None:
+    """Begin the use of a version by the runs that are active."""
+    _begin(version, active_runs())
 
 
 def log(version: VersionInUse, run: str) -> tuple[str, ...]:
     """Begin the use of a version by the runs that are active and not known yet, and by one that is named."""
     tool, colon, name = run.partition(":")
-    named = [ActiveRun(Run(tool, name) if colon else Run("", run))] if run.strip() else []
+    named = [ActiveRun(TrackedRun(tool, name) if colon else TrackedRun("", run))] if run.strip() else []
     _begin(version, [*active_runs(), *named])
     return tuple(map(str, version.ends))
 
@@ -45,13 +43,13 @@ def tags(version: VersionInUse) -> dict[str, str]:
     """What a run should know of a version, as flat texts; without the decision where the catalog can't be read."""
     known = _plain_tags(version)
     with unfailing("read the decision about a version"):
-        known |= call_with_timeout(lambda: _decision_tags(version, _open_catalog(version, None)), SECONDS)
+        known |= call_with_timeout(lambda: _decision_tags(version, version.open_catalog()), SECONDS)
     return known
 
 
-def _begin(version: VersionInUse, runs: Iterable[ActiveRun], workspace: Workspace | None = None) -> None:
+def _begin(version: VersionInUse, runs: Iterable[ActiveRun]) -> None:
     if new := {run.run: run for run in runs if run.run not in version.ends}:
-        use = _Use(version, [*new.values()], workspace)
+        use = _Use(version, [*new.values()])
         version.ends.update(dict.fromkeys(new, use.end))
         with unfailing("tell the run which version it uses, in time"):
             call_with_timeout(use.begin, SECONDS)
@@ -60,9 +58,10 @@ def _begin(version: VersionInUse, runs: Iterable[ActiveRun], workspace: Workspac
 class _Use:
     """The use of a version by runs of this process."""
 
-    def __init__(self, version: VersionInUse, runs: list[ActiveRun], workspace: Workspace | None) -> None:
-        self._version, self._runs, self._workspace = version, runs, workspace
-        self._names: dict[Run, str] = {}
+    def __init__(self, version: VersionInUse, runs: list[ActiveRun]) -> None:
+        self._version, self._runs = version, runs
+        self._catalog: Catalog | None = None
+        self._names: dict[TrackedRun, str] = {}
         self._process: int | None = os.getpid()
         self._has_begun = Event()
 
@@ -70,21 +69,25 @@ class _Use:
         """Tell the trackers, and record the uses."""
         version, tags = self._version, _plain_tags(self._version)
         try:
+            with unfailing("open the catalog, to record which run uses a version"):
+                self._catalog = version.open_catalog()
             with unfailing("read the decision about a version"):
-                self._catalog = _open_catalog(version, self._workspace)
                 tags |= _decision_tags(version, self._catalog)
             for run in self._runs:
                 if run.tell:
                     with unfailing(f"log a version to {run.run.tool}"):
                         run.tell(version, tags)
-            settings = self._workspace.settings if self._workspace else Settings.from_environment(os.environ)
-            who = self._workspace.identity if self._workspace else whoami(settings)
-            for run in self._runs:
-                with unfailing("record in the catalog that a run uses a version"):
-                    use = UseBegun(run.run, version.ref, str(who), settings.node, stamp(now()))
-                    self._names[run.run] = record_begun(self._catalog, version.dataset, version.digest, use)
+            if self._catalog:
+                self._record(self._catalog)
         finally:
             self._has_begun.set()
+
+    def _record(self, catalog: Catalog) -> None:
+        settings, version = Settings.from_environment(os.environ), self._version
+        for run in self._runs:
+            with unfailing("record in the catalog which run uses a version"):
+                use = UseBegun(run.run, version.ref, str(whoami(settings)), settings.node, stamp(now()))
+                self._names[run.run] = record_begun(catalog, version.dataset, version.digest, use)
 
     def end(self) -> None:
         """Record the ends, unless that was done, or this is a fork of the process that began."""
@@ -99,16 +102,9 @@ class _Use:
             models: Iterable[str] = ()
             with unfailing(f"ask {run.run.tool} for the models of a run"):
                 models = run.models()
-            if name := self._names.get(run.run):
+            if self._catalog and (name := self._names.get(run.run)):
                 with unfailing("record in the catalog that a use ended"):
                     record_ended(self._catalog, self._version.dataset, self._version.digest, name, models)
-
-
-def _open_catalog(version: VersionInUse, workspace: Workspace | None) -> Catalog:
-    if workspace:
-        return workspace.catalog
-    settings = Settings.from_environment(os.environ)
-    return Catalog.open(version.catalog or settings.catalog, create=False, proof=SignatureProof.by(settings))
 
 
 def _plain_tags(version: VersionInUse) -> dict[str, str]:
@@ -116,9 +112,9 @@ def _plain_tags(version: VersionInUse) -> dict[str, str]:
     return {f"stagegate.{name}": value for name, value in tags.items() if value}
 
 
-def _decision_tags(version: VersionInUse, catalog: Catalog) -> dict[str, str]:
+def _decision_tags(version: VersionInUse, catalog: Catalog | None) -> dict[str, str]:
     """The decision by which the ref's target accepted the version, and its policy; nothing where none did."""
-    if version.ref in ("", LATEST):
+    if catalog is None or version.ref in ("", LATEST):
         return {}
     accepted = [
         entry for entry in moves(catalog.history(version.dataset, version.ref)) if entry.digest == version.digest

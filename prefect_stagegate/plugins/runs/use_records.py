@@ -50,7 +50,7 @@ def clean(text: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrackedRun:
     """A run of a tracker or an orchestrator. Texts are cleaned, also those that are read from a record."""
 
     tool: str
@@ -74,7 +74,7 @@ class Run:
 class UseBegun:
     """A run opened a version."""
 
-    run: Run
+    run: TrackedRun
     ref: str
     who: str
     node: str
@@ -102,7 +102,7 @@ class UseEnded:
 class VersionUse:
     """The use of a version by a run."""
 
-    run: Run
+    run: TrackedRun
     ref: str
     """By which it opened the version; empty for a digest."""
     who: str

@@ -115,7 +115,7 @@ def test_run_of_mlflow_has_the_version_as_input(training: Training, listed: Any,
     assert len(digest) == 36
     assert tags["stagegate.digest"] == trained["digest"]
     assert tags.keys() == {f"stagegate.{key}" for key in ("dataset", "ref", "digest", "decision", "policy")}
-    assert (trained["folder"], trained["resolved"]) == (["data.csv"], "StagegateSource")
+    assert (trained["folder"], trained["resolved"]) == (["data.csv"], "StagegateDatasetSource")
     (found,) = listed()
     assert (found["run"]["id"], found["run"]["name"], found["node"]) == (trained["run"], "resnet", "gpu-7")
     assert found["ended"]
