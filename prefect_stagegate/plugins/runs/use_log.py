@@ -77,17 +77,18 @@ class _Use:
                 if run.tell:
                     with unfailing(f"log a version to {run.run.tool}"):
                         run.tell(version, tags)
-            if self._catalog:
-                self._record(self._catalog)
+            self._record()
         finally:
             self._has_begun.set()
 
-    def _record(self, catalog: Catalog) -> None:
+    def _record(self) -> None:
         settings, version = Settings.from_environment(os.environ), self._version
         for run in self._runs:
+            if self._catalog is None:
+                return
             with unfailing("record in the catalog which run uses a version"):
                 use = UseBegun(run.run, version.ref, str(whoami(settings)), settings.node, stamp(now()))
-                self._names[run.run] = record_begun(catalog, version.dataset, version.digest, use)
+                self._names[run.run] = record_begun(self._catalog, version.dataset, version.digest, use)
 
     def end(self) -> None:
         """Record the ends, unless that was done, or this is a fork of the process that began."""
