@@ -277,19 +277,29 @@ def far(tmp_path: Path, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
+FREE = 9
+"""Requests that are answered: those of two workers' first batches, and one that was under way before the order came."""
+
+
 @pytest.fixture
-def held(proxy: FaultProxy) -> Iterator[threading.Event]:
-    """Requests after the fifth wait until it is set."""
+def held(proxy: FaultProxy, far: Path) -> Iterator[threading.Event]:
+    """Requests wait until somebody said what is wanted; those after the first `FREE` also until the event is set."""
     released = threading.Event()
 
     def script(fetch: Fetch) -> Fault | None:
-        if fetch.number >= 5:
-            released.wait(60)
+        eventually(lambda: list(far.glob("cache/ingest/arriving-*/wanted")) or released.is_set())
+        if fetch.number >= FREE:
+            released.wait(300)
         return None
 
     proxy.break_with(script)
     yield released
     released.set()
+
+
+def fetched(proxy: FaultProxy) -> list[str]:
+    """The paths of objects, each as it was requested first: a busy machine may need a second request."""
+    return list(dict.fromkeys(fetch.path.removeprefix("/lake/") for fetch in proxy.fetches))
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -301,15 +311,12 @@ def test_first_batch_needs_the_first_files_only(
         batches = iter(DataLoader(files(data), batch_size=4, sampler=sampler, **workers))
         order = epoch_order(data.digest, 7, 0, COUNT)
         assert next(batches).tolist() == order[:4]
-        assert len(proxy.fetches) < 7
+        assert len(fetched(proxy)) <= FREE + 1
         held.set()
         assert numbers(batches) == order[4:]
-    names = [f"/lake/files/{number:02}.txt" for number in order]
-    fetched = [fetch.path for fetch in proxy.fetches if "/files/" in fetch.path]
-    # Files that workers waited for went first.
-    assert sorted(fetched[:5]) == sorted(names[:5])
-    assert sorted(fetched) == sorted(names)
-    assert [fetch.path for fetch in proxy.fetches][:COUNT] == fetched
+    names = [f"files/{number:02}.txt" for number in order]
+    assert {*fetched(proxy)[1:FREE]} <= {*names[:FREE]}
+    assert {*fetched(proxy)[: COUNT + 1]} >= {*names}  # before all that no sample is made of
 
 
 @pytest.mark.parametrize("workers", FEW)
@@ -320,11 +327,12 @@ def test_first_samples_need_the_first_shards_only(
         batches = iter(DataLoader(shards(data), batch_size=2, **workers))
         order = epoch_order(data.digest, 5, 0, len(SHARDS))
         first = next(batches).tolist()
-        assert {number // 10 for number in first} <= set(order[:2])
+        assert {number // 10 for number in first} <= {*order[:2]}
+        assert len(fetched(proxy)) <= FREE + 1
         held.set()
         assert sorted(first + numbers(batches)) == SAMPLES
-    fetched = [fetch.path for fetch in proxy.fetches]
-    assert {*fetched[:2]} <= {f"/lake/shards/{shard}.tar" for shard in order[:4]}
+    assert fetched(proxy)[1] in {f"shards/{shard}.tar" for shard in order[:2]}
+    assert all(path.startswith("shards/") for path in fetched(proxy)[1:5])
 
 
 def test_error_of_a_file_reaches_the_loader(far: Path, proxy: FaultProxy) -> None:
