@@ -14,7 +14,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.torch.epoch_order import check_state, selection_of, states_in
 from prefect_stagegate.torch.file_datasets import select_files
 from prefect_stagegate.torch.ranks import rank_and_ranks
-from prefect_stagegate.torch.shard_progress import Consumer, Pass, Progress, together
+from prefect_stagegate.torch.shard_progress import Consumer, EpochProgress, Pass, together
 
 if TYPE_CHECKING:
     from prefect_stagegate.jobs.arriving import ArrivingDataset
@@ -97,7 +97,7 @@ class ShardDataset(IterableDataset[Sample], Generic[Sample]):  # type: ignore[mi
         """The pass of a worker: the rest of what was resumed, else a whole epoch."""
         states = self._resumed
         if not states or not (self._is_of_worker or states[0].epoch == self.epoch):
-            return Pass(self.seed, self.shuffle, self.epoch, Progress(), consumer, self.drop_uneven)
+            return Pass(self.seed, self.shuffle, self.epoch, EpochProgress(), consumer, self.drop_uneven)
         if len(states) == 1 and states[0].consumer == consumer:
             return replace(states[0])
         first = states[0]

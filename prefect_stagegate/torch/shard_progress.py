@@ -24,7 +24,7 @@ class Consumer:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class EpochProgress:
     """What was given of an epoch's shards: numbers of those that are finished, and samples of those that are begun."""
 
     finished: frozenset[int] = frozenset()
@@ -37,7 +37,7 @@ class Progress:
         return list(share[consumer.worker :: consumer.workers])
 
 
-def merged(parts: Iterable[Progress]) -> Progress:
+def merged(parts: Iterable[EpochProgress]) -> EpochProgress:
     """What several consumers gave together."""
     finished: set[int] = set()
     begun: dict[int, int] = {}
@@ -45,7 +45,7 @@ def merged(parts: Iterable[Progress]) -> Progress:
         finished |= part.finished
         for shard, samples in part.begun.items():
             begun[shard] = max(samples, begun.get(shard, 0))
-    return Progress(frozenset(finished), {shard: n for shard, n in begun.items() if shard not in finished})
+    return EpochProgress(frozenset(finished), {shard: n for shard, n in begun.items() if shard not in finished})
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Pass:
     seed: int
     shuffle: bool
     epoch: int
-    before: Progress
+    before: EpochProgress
     consumer: Consumer
     drop_uneven: bool
     position: int = 0
@@ -78,12 +78,12 @@ class Pass:
                 yield sample
             self.position, self.given = self.position + 1, 0
 
-    def progress(self, digest: str, count: int) -> Progress:
+    def progress(self, digest: str, count: int) -> EpochProgress:
         """What was given of the epoch, as far as this worker knows."""
         shards = self.shards(digest, count)
         finished = self.before.finished.union(shards[: self.position])
         begun = {shards[self.position]: self.given} if self.given and self.position < len(shards) else {}
-        return merged([self.before, Progress(finished, begun)])
+        return merged([self.before, EpochProgress(finished, begun)])
 
     def to_state(self) -> dict[str, Any]:
         """Plain numbers and lists."""
@@ -104,14 +104,14 @@ class Pass:
             numbers = {name: int(state[name]) for name in ("seed", "epoch", "position", "given")}
             flags = {name: state[name] is True for name in ("shuffle", "drop_uneven")}
             begun = {int(shard): int(samples) for shard, samples in state["begun"]}
-            before = Progress(frozenset(map(int, state["finished"])), begun)
+            before = EpochProgress(frozenset(map(int, state["finished"])), begun)
             consumer = Consumer(*(int(state[name]) for name in ("rank", "ranks", "worker", "workers")))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError("This is no state of shards", hint="Give what its `state_dict()` returned.") from error
         return cls(before=before, consumer=consumer, **numbers, **flags)  # type: ignore[arg-type]
 
 
-def together(passes: Sequence[Pass], digest: str, count: int) -> Progress:
+def together(passes: Sequence[Pass], digest: str, count: int) -> EpochProgress:
     """What all workers of all ranks gave.
 
     Raises:

@@ -18,7 +18,7 @@ from prefect_stagegate.torch.epoch_order import (
     rank_share,
     states_in,
 )
-from prefect_stagegate.torch.shard_progress import Consumer, Pass, Progress, together
+from prefect_stagegate.torch.shard_progress import Consumer, EpochProgress, Pass, together
 
 DIGEST = f"sha256:{'0' * 64}"
 counts, ranks = st.integers(0, 60), st.integers(1, 5)
@@ -71,7 +71,7 @@ def test_chunks_have_each_sample_once_and_grow(count: int) -> None:
 class Run:
     """All workers of all ranks that read shards of so many samples, as `ShardDataset` does."""
 
-    def __init__(self, shards: list[int], before: Progress, size: int, workers: int, *, drop_uneven: bool) -> None:
+    def __init__(self, shards: list[int], before: EpochProgress, size: int, workers: int, *, drop_uneven: bool) -> None:
         consumers = [Consumer(rank, size, worker, workers) for rank in range(size) for worker in range(workers)]
         self._shards = shards
         self.passes = [Pass(7, True, 2, before, consumer, drop_uneven) for consumer in consumers]
@@ -95,7 +95,7 @@ class Run:
 def test_workers_give_each_sample_of_shards_once(
     shards: list[int], runs: list[tuple[int, int, bool, list[int]]], last: tuple[int, int]
 ) -> None:
-    read, before = list[tuple[int, int]](), Progress()
+    read, before = list[tuple[int, int]](), EpochProgress()
     for size, workers, same, amounts in runs:
         run = Run(shards, before, size, workers, drop_uneven=False)
         for _ in range(1 + same):  # goes on with as many, then with another number
@@ -110,13 +110,13 @@ def test_workers_give_each_sample_of_shards_once(
 
 @given(st.integers(0, 30), ranks, st.integers(1, 3))
 def test_each_rank_has_as_many_shards(count: int, size: int, workers: int) -> None:
-    run = Run([1] * count, Progress(), size, workers, drop_uneven=True)
+    run = Run([1] * count, EpochProgress(), size, workers, drop_uneven=True)
     read = [len(run.read(current)) for current in run.passes]
     assert {sum(read[rank * workers : (rank + 1) * workers]) for rank in range(size)} == {count // size}
 
 
 def test_missing_state_is_refused() -> None:
-    run = Run([3, 3, 3], Progress(), 2, 2, drop_uneven=False)
+    run = Run([3, 3, 3], EpochProgress(), 2, 2, drop_uneven=False)
     with pytest.raises(UsageError, match="not the states of 2 ranks with 2 workers each"):
         together(run.states()[:3], DIGEST, 3)
     with pytest.raises(UsageError, match="not the states"):
