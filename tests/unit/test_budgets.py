@@ -33,7 +33,7 @@ a fifth fewer steps. 35 name what was mistyped where an extra is absent,
 37 tell the project's addresses and version from its metadata, and show its logo.
 26 begin a staging sooner: Rich is imported where it draws, and copying begins beside the listing.
 82 show the overview on one screen, replace earlier names, and tell that Great Expectations is absent.
-930 let a version be read while it arrives.
+1,040 let a version be read while it arrives: 110 of them by nodes of a site, by runs with blocks, and on full volumes.
 650 tell runs which version they use, and name them when it is taken back.
 800 are the loader for PyTorch, a room that nothing imports.
 31 name what a newcomer meant: a spec for a dataset, a shell, another scheme or command."""
