@@ -152,7 +152,11 @@ class Arrival:
             yield False
             return
         try:
-            yield _lock(descriptor)
+            is_first = _lock(descriptor)
+            if is_first:  # what an earlier job could not fetch, this one tries
+                with suppress(OSError):
+                    self._failed.unlink(missing_ok=True)
+            yield is_first
         finally:
             os.close(descriptor)
 

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -210,6 +210,23 @@ def test_vanished_object_costs_its_readers_alone(version: Version, proxy: FaultP
     with open_dataset("things", wait=False) as dataset:
         assert read(dataset, "02.bin")
         eventually(lambda: is_complete(version))
+
+
+def test_failure_of_an_earlier_job_is_not_told_again(version: Version, proxy: FaultProxy) -> None:
+    proxy.break_with(lambda fetch: Status(404) if fetch.path.endswith("02.bin") else None)
+    released = threading.Event()
+    with open_dataset("things", wait=False) as dataset, ThreadPoolExecutor(2) as pool:
+        with pytest.raises(ObjectVanished):
+            dataset.path("02.bin")
+        assert eventually(lambda: share_arrived(open_cache(), version.digest) is None)
+        proxy.break_with(lambda _: (released.wait(60), None)[1])
+        staging = pool.submit(stage, open_workspace(), Address("things", version.digest))
+        assert eventually(lambda: share_arrived(open_cache(), version.digest) is not None)
+        reading = pool.submit(read, dataset, "02.bin")
+        time.sleep(0.5)  # the reader looks for failures at once
+        released.set()
+        assert reading.result()
+        assert staging.result().digest == version.digest
 
 
 def test_wrong_bytes_are_never_opened(version: Version, proxy: FaultProxy) -> None:

@@ -146,6 +146,8 @@ class Trial:
             for reader in self._readers:
                 self._judge(reader, TROUBLES[self.trouble])
             self._lab.proxy.break_with(lambda _: None)
+            if self.trouble == "lies":
+                _kill_jobs(self._cache)  # a job tries a file once
             (self._folder / "volume/filler").unlink(missing_ok=True)
             here, before = self._here(), len(self._lab.proxy.fetches)
             self._judge(self._reader(), set())
