@@ -273,5 +273,5 @@ def run_trials(
         problems = trial.run(-(-kills // trials))
         show(f"{number}: {trial.trouble}, {time.monotonic() - began:.1f} s, {problems or 'all held'}")
         failed += [f"trial {number}: {problem}" for problem in problems]
-        shutil.rmtree(own)
+        shutil.rmtree(own, ignore_errors=True)  # a process that has just begun may write there yet
     assert not failed, "\n".join(failed)
