@@ -145,10 +145,14 @@ class Arrival:
         """Lock the folder for the time of the block, where there is one; gives whether this job has it.
 
         Another job that fetches the version, too, shares the work by its claims on objects, and reads no wishes.
+
+        Raises:
+            CacheError: The folder can't be looked at.
         """
-        try:
+        descriptor = -1
+        with explained("look for readers", self.folder), suppress(FileNotFoundError):
             descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        if descriptor < 0:
             yield False
             return
         try:

@@ -120,6 +120,16 @@ def test_readers_decide_the_order(version: Version, proxy: FaultProxy) -> None:
         assert complete.digest == version.digest
 
 
+def test_readers_wait_in_turn(version: Version, proxy: FaultProxy) -> None:
+    with open_dataset("things", wait=False) as dataset, ThreadPoolExecutor(2) as readers:
+        first = readers.submit(read, dataset, "08.bin")
+        time.sleep(0.1)  # before the process that fetches has begun
+        second = readers.submit(read, dataset, "04.bin")
+        assert first.result(60)
+        assert second.result(60)
+    assert fetched(proxy)[:2] == ["08.bin", "04.bin"]
+
+
 def test_file_is_here_before_the_version(version: Version, proxy: FaultProxy, held: threading.Event) -> None:
     with open_dataset("things", wait=False) as dataset:
         assert read(dataset, "09.bin")

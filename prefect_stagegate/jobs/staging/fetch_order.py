@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -50,7 +49,10 @@ class FetchOrder:
         """The figures of the transfer, with its failures."""
         self._rest = temporary("CREATE TABLE rest (path TEXT PRIMARY KEY, number INT, planned BLOB)", self)
         self._rest.execute("CREATE INDEX by_number ON rest (number)")
-        self._wanted: OrderedDict[str, None] = OrderedDict()
+        self._awaited: dict[str, None] = {}
+        """Paths that readers wait for, in the order in which they came: none is kept waiting by a later one."""
+        self._wanted: dict[str, None] = {}
+        """Paths that readers will want."""
         self._begun: dict[str, int] = {}
         """The sizes of the objects that are begun and not done, by path."""
         # Each is written by one thread alone.
@@ -73,7 +75,7 @@ class FetchOrder:
             if not self._has_room():
                 self.ended.wait(POLL)
                 continue
-            planned = self._asked_for(is_read=is_read) or (None if self._wanted else self._in_order())
+            planned = self._asked_for(is_read=is_read) or (None if self._awaited or self._wanted else self._in_order())
             if planned:
                 self._begun[planned.path] = planned.object.size
                 self._given += planned.object.size
@@ -97,14 +99,14 @@ class FetchOrder:
     def _asked_for(self, *, is_read: bool) -> PlannedObject | None:
         """The first object of the wishes that is yet to begin; None where there is none, or it is yet to be planned."""
         for path, first in self._arrival.wanted():
-            self._wanted.setdefault(path)
-            if first:
-                self._wanted.move_to_end(path, last=False)
-        while self._wanted:
-            path = next(iter(self._wanted))
+            if path not in self._begun:
+                (self._awaited if first else self._wanted).setdefault(path)
+        while wishes := self._awaited or self._wanted:
+            path = next(iter(wishes))
             planned = self._take("DELETE FROM rest WHERE path = ? RETURNING planned", path)
             if planned or is_read:
-                del self._wanted[path]
+                for each in (self._awaited, self._wanted):
+                    each.pop(path, None)
             if planned or not is_read:
                 return planned
         return None
