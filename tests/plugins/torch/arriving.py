@@ -26,8 +26,9 @@ def write_source(folder: Path) -> Path:
         (folder / name).mkdir(parents=True)
     for number in range(COUNT):
         (folder / f"files/{number:02}.txt").write_text(str(number))
-        (folder / f"samples/{number:02}.in.txt").write_text(str(number))
-        (folder / f"samples/{number:02}.cls").write_text(str(number % 3))
+        # Other bytes than those of a file: a blob may come by any of its paths.
+        (folder / f"samples/{number:02}.in.txt").write_text(f"{number}\n")
+        (folder / f"samples/{number:02}.cls").write_text(f"{number % 3}\n")
     for shard, size in enumerate(SHARDS):
         with tarfile.open(folder / f"shards/{shard}.tar", "w") as tar:
             for sample in range(size):

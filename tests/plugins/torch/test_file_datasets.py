@@ -68,7 +68,7 @@ def test_files_of_one_key_are_one_sample(arriving: ArrivingDataset) -> None:
     assert dataset[7] == (7, 1)
     plain = SampleDataset(arriving, "samples/*")[7]
     assert isinstance(plain, dict)
-    assert {suffix: Path(path).read_text() for suffix, path in plain.items()} == {"in.txt": "7", "cls": "1"}
+    assert {suffix: Path(path).read_text() for suffix, path in plain.items()} == {"in.txt": "7\n", "cls": "1\n"}
 
 
 def test_datasets_can_be_pickled(arriving: ArrivingDataset) -> None:
