@@ -302,6 +302,9 @@ class TestRecords:
         assert records.read("a/1", 9) == b"one"
         records.replace("a/1", b"three")
         assert records.read("a/1", 9) == b"three"
+        for _ in range(2):
+            records.remove("a/1")
+            assert records.read("a/1", 9) is None
 
     def test_end_of_a_record(self, records: ObjectRecords) -> None:
         assert records.read_end("a", 3) is None

@@ -24,10 +24,12 @@ from prefect_stagegate import open_dataset
 from prefect_stagegate.clock import now
 from prefect_stagegate.jobs.gating import check as checking
 from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.plugins.runs import active_runs
+from prefect_stagegate.plugins.runs import active_runs, use_records
 from prefect_stagegate.plugins.runs.use_records import KEPT
 from prefect_stagegate.tasks import check_readiness, require_ready
+from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import events_about
 
@@ -215,6 +217,24 @@ def test_oldest_runs_are_removed(things: Scenario, capsys: pytest.CaptureFixture
     use(things, "slurm:1")
     assert len(list(folder.iterdir())) == KEPT
     assert listed(things, capsys, "--last", "1")[0]["run"]["id"] == "1"
+
+
+def test_oldest_runs_are_removed_from_a_bucket(
+    things: Scenario, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use_records, "KEPT", 2)
+    seaweedfs.bucket("uses")
+    options = {"endpoint_url": seaweedfs.endpoint_url, "key": seaweedfs.key, "secret": seaweedfs.secret}
+    catalog = open_workspace(things.on["cache"], "s3://uses/catalog", catalog_options=options).catalog
+    digest = things.head("production")
+    for number in range(4):
+        use = use_records.UseBegun(use_records.TrackedRun("slurm", str(number)), "", "ada", "gpu-7", "")
+        name = use_records.record_begun(catalog, "things", digest, use)
+        use_records.record_ended(catalog, "things", digest, name, ["delays/1"])
+        time.sleep(1)  # names have seconds
+    uses, more = use_records.read_uses(catalog, "things", digest, 10)
+    assert ([found.run.id for found in uses], more) == (["3", "2"], 0)
+    assert len(use_records.use_names(catalog, use_records.ENDED, "things", digest)) == 2
 
 
 def test_many_forged_uses_bound_no_listing(things: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
