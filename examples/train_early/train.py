@@ -1,4 +1,4 @@
-"""Trains on a version while it arrives, in a run of MLflow that knows the version: `python train.py scans@production`."""
+"""Trains on a version while it arrives, in a run of MLflow that knows it: `python train.py scans@production`."""
 
 import sys
 
