@@ -76,7 +76,11 @@ class RunScenario(Scenario):
         return [lease.digest for lease in self.node().cache.leases.live()]
 
     def records(self) -> set[Path]:
-        return {path for path in Path(self.on["catalog"]).rglob("*") if path.is_file()}
+        """The core's records: plugins may write down that the run used the version, in kinds with a dot."""
+        files = (path for path in Path(self.on["catalog"]).rglob("*") if path.is_file())
+        return {
+            path for path in files if not any("." in folder.name for folder in path.relative_to(self.folder).parents)
+        }
 
     def train(self) -> State[Any]:
         """The end of a flow with the task; its result is the version."""

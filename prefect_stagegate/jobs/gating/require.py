@@ -3,7 +3,7 @@
     find_ready: read the ref's log in the catalog, and repeat the cheap checks → Readiness
     hold_ready: lease the version, fetch it to this node, and keep it there while it is used
 
-Nothing is written to the catalog: what a run finds out concerns this run alone.
+What a run finds out is not written to the catalog: it concerns this run alone.
 """
 
 from __future__ import annotations
