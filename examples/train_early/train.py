@@ -1,6 +1,7 @@
 """Trains on a version while it arrives, in a run of MLflow that knows it: `python train.py scans@production`."""
 
 import sys
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -11,13 +12,13 @@ from prefect_stagegate import open_dataset
 from prefect_stagegate.torch import EpochSampler, FileDataset
 
 
-def read(path):
+def read(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """The measures of a scan, and what they mean."""
     scan = torch.from_numpy(np.load(path))
     return scan[:-1], scan[-1:]
 
 
-def train(address):
+def train(address: str) -> None:
     """Train for three epochs. The version is an input of the run as soon as it is open."""
     torch.manual_seed(7)
     model = torch.nn.Linear(8, 1)
