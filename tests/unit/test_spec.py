@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -230,6 +231,7 @@ def test_unreachable_spec_url_is_reported_without_its_secrets(website: str) -> N
 def test_spec_without_credentials_says_how_to_set_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # keeps what had the credentials of another test
     with pytest.raises(SpecError, match=r"NoCredentialsError.*AWS_PROFILE"):
         load("s3://lake/things.yaml")
 
