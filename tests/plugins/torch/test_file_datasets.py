@@ -20,21 +20,6 @@ from prefect_stagegate.torch.file_datasets import FileDataset, SampleDataset
 from tests.plugins.torch.arriving import COUNT, go_to_node, number_in, pair_in, stage_elsewhere, write_source
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("staged")
-    stage_elsewhere(folder, str(write_source(folder / "source")))
-    return folder
-
-
-@pytest.fixture
-def data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ArrivingDataset]:
-    """The version on the node that has it."""
-    go_to_node(folder, monkeypatch, "other")
-    with open_dataset("things", wait=False) as data:
-        yield data
-
-
 @pytest.fixture
 def arriving(
     folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest

@@ -61,22 +61,6 @@ def proxy(server: WebServer) -> Iterator[FaultProxy]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A node, `other`, that has the version, and the catalog."""
-    folder = tmp_path_factory.mktemp("staged")
-    stage_elsewhere(folder, str(write_source(folder / "source")))
-    return folder
-
-
-@pytest.fixture
-def data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ArrivingDataset]:
-    """The version on that node."""
-    go_to_node(folder, monkeypatch, "other")
-    with open_dataset("things", wait=False) as data:
-        yield data
-
-
 def files(data: ArrivingDataset) -> FileDataset[int]:
     return FileDataset(data, "files/*.txt", number_in)
 
