@@ -117,9 +117,9 @@ class ShardDataset(IterableDataset[Sample], Generic[Sample]):  # type: ignore[mi
 
     def _read_first(self, shards: Sequence[int]) -> Iterator[Sample]:
         """The samples of the first of some shards, and have the next ones fetched."""
-        name, *later = (self.names[shard] for shard in shards[: 1 + AHEAD])
-        self.data.prefetch(later)
-        path = self.data.path(name)  # goes first
+        name, *_ = names = [self.names[shard] for shard in shards[: 1 + AHEAD]]
+        self.data.prefetch(names)  # in this order, also where one is begun before this process waits for it
+        path = self.data.path(name)
         try:
             yield from self._read(path)
         except Exception as error:
