@@ -71,7 +71,8 @@ def head(tmp_path: Path, scenario: Scenario, ray_folder: str) -> Iterator[tuple[
     with node.running(
         "ray", "start", "--head", *words, *place, *ports, env={"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": ray_folder}
     ) as process:
-        assert eventually(lambda: "Ray runtime started" in node.log(), 120)
+        eventually(lambda: "Ray runtime started" in node.log() or process.poll() is not None, 300)
+        assert "Ray runtime started" in node.log(), node.log()
         yield address, node
         process.terminate()  # it ends its own children, which have left its group
         process.wait(30)
