@@ -159,9 +159,10 @@ def read_tars(open_file: Callable[[str], IO[bytes]], names: list[str]) -> Iterat
 LAYOUTS = {"files": read_files, "shards": read_tars}
 
 
-def loader(place: Place, dataset: Any, pick: Callable[[Any], Sample] = tuple) -> Iterable[Any]:
+def loader(place: Place, dataset: Any, pick: Callable[[Any], Sample] = tuple, sampler: Any = None) -> Iterable[Any]:
     """The loader that all have in common. `pick` takes number and bytes out of a sample."""
-    return DataLoader(dataset, batch_size=BATCH, num_workers=place.workers, collate_fn=partial(decode, pick))
+    collate = partial(decode, pick)
+    return DataLoader(dataset, batch_size=BATCH, num_workers=place.workers, collate_fn=collate, sampler=sampler)
 
 
 def decode(pick: Callable[[Any], Sample], batch: list[Any]) -> list[tuple[int, int]]:
@@ -199,15 +200,40 @@ def plain(place: Place, _stack: ExitStack) -> Epoch:
 
 def stagegate(place: Place, stack: ExitStack) -> Epoch:
     from prefect_stagegate import open_dataset
+    from prefect_stagegate.torch import EpochSampler, ShardDataset, read_tar
 
-    dataset = stack.enter_context(open_dataset(f"{place.layout}@latest", wait=False))
-    read = by_paths(place, names := dataset.files(), dataset.open)
+    data = stack.enter_context(open_dataset(f"{place.layout}@latest", wait=False))
+    if place.layout == "shards":
+        shards = ShardDataset(data, read_tar, seed=SEED)
+
+        def shard_epoch(number: int) -> Iterable[Any]:
+            shards.set_epoch(number)
+            return loader(place, shards, member)
+
+        return shard_epoch
+    files = numbered_files(data)
+    sampler = EpochSampler(files, seed=SEED)
 
     def epoch(number: int) -> Iterable[Any]:
-        dataset.prefetch(shuffled(names, number))
-        return read(number)
+        sampler.set_epoch(number)
+        return loader(place, files, sampler=sampler)
 
     return epoch
+
+
+def member(sample: dict[str, Any]) -> Sample:
+    return int(sample["__key__"]), sample["bin"]
+
+
+def numbered_files(data: Any) -> Any:
+    """Its files with their numbers. The names say them, and a file that is read early has another."""
+    from prefect_stagegate.torch import FileDataset
+
+    class NumberedFiles(FileDataset[bytes]):
+        def __getitem__(self, index: int) -> Any:
+            return int(self.names[index][:6]), super().__getitem__(index)
+
+    return NumberedFiles(data, decode=Path.read_bytes)
 
 
 def staging_first(place: Place, stack: ExitStack) -> Epoch:
@@ -385,6 +411,8 @@ READERS: dict[str, Callable[[Place, ExitStack], Epoch]] = {
     "s3fs": s3fs,
 }
 LIBRARIES = {
+    "stagegate": "prefect_stagegate.torch.shard_dataset prefect_stagegate.jobs.arriving",
+    "staging first": "prefect_stagegate.jobs.arriving",
     "MosaicML Streaming": "streaming",
     "LitData": "litdata",
     "LitData raw": "litdata",
@@ -400,7 +428,8 @@ LIBRARIES = {
 def read(name: str, place: Place) -> dict[str, Any]:
     """Seconds: of imports, from the opening to the first batch, and of each epoch; with the way of the first two."""
     expected = {} if name == "floor" else dict(enumerate(json.loads(Path(place.crcs).read_text())))
-    import_module(LIBRARIES.get(name, "prefect_stagegate.jobs.arriving"))
+    for library in LIBRARIES.get(name, "").split():
+        import_module(library)
     opened, seconds, way = time.monotonic(), [], [(0.0, 0)]
     with ExitStack() as stack:
         epoch = READERS[name](place, stack)

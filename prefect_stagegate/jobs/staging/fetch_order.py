@@ -23,11 +23,11 @@ FAILURES = 16
 """Objects that may fail before the job ends: a few cost only the readers of those files."""
 OBJECTS = 1024
 """Objects that are begun and not done, at most: a file that a reader asks for waits behind them."""
-FIRST_AHEAD, AHEAD = 2 << 20, 32 << 20
-"""Bytes of them that are yet to come, at first and at most, before another is begun: all share the link, so what a
-reader asks for waits for as many. More are begun as long as that brings more a second."""
-GAIN = 1.25
-"""How many times the best rate so far is more."""
+LEAST_AHEAD, MOST_AHEAD = 2 << 20, 32 << 20
+"""Bounds of the bytes of them that are yet to come before another is begun. All share the link, so what a reader asks
+for waits for as many."""
+AHEAD, MEASURED = 0.25, 0.5
+"""Seconds: between the bounds, as many bytes as come in the first, by a rate that is measured over the second."""
 POLL = 0.02
 """Seconds between two looks whether another object may be begun."""
 TELL, LOOK = 0.5, 5.0
@@ -58,8 +58,8 @@ class FetchOrder:
         # Each is written by one thread alone.
         self._given = self._failed = self._held = 0
         """Bytes of all begun objects, of the failed ones, and of those that another process fetched."""
-        self._ahead, self._rate = FIRST_AHEAD, 0.0
-        """Bytes that may be yet to come, and the best rate so far, in bytes a second."""
+        self._ahead = LEAST_AHEAD
+        """Bytes that may be yet to come."""
         self._measured: tuple[int, float] | None = None
         """Bytes that had come when the rate was last measured, and when."""
         self._settled = self._told = 0
@@ -135,13 +135,11 @@ class FetchOrder:
         return len(self._begun) < OBJECTS and self._given - came <= self._ahead
 
     def _measure(self, came: int) -> None:
-        """Have more objects begun at once where the last growth brought more bytes a second."""
+        """Have as much begun as comes in `AHEAD`."""
         now = time.monotonic()
         before, then = self._measured = self._measured or (came, now)
-        if came - before >= self._ahead and now > then:
-            rate = (came - before) / (now - then)
-            if rate > GAIN * self._rate:
-                self._ahead, self._rate = min(AHEAD, 2 * self._ahead), rate
+        if now - then >= MEASURED:
+            self._ahead = max(LEAST_AHEAD, min(MOST_AHEAD, int((came - before) * AHEAD / (now - then))))
             self._measured = came, now
 
     # ---------------------------------------------------------------- what readers are told
