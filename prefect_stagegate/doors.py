@@ -295,12 +295,20 @@ class Plugin:
     """Functions of a workspace and an address that describe a version in a format of others, by the format."""
     expanders: Mapping[str, str] = field(default_factory=dict)
     """Functions that replace keys of a spec's contract by what they name, by the key; see `spec.load`."""
+    spec_keys: Mapping[str, str] = field(default_factory=dict)
+    """Keys that it adds to a spec, `retain` at the top or `gates.watch` in a gate: each with `module:attribute` of a pair,
+    its type and its `pydantic.Field`. The module is imported with every spec. What they hold is part of the
+    policy."""
     engines: Mapping[str, Engine] = field(default_factory=dict)
     """By the name that a contract uses."""
     pages: tuple[Page, ...] = ()
     column_types: str = ""
     """`module:attribute` of a function that gives what a validation found a table's columns to be: of a catalog, a
     dataset, a digest and a table, the types by name; empty where none did."""
+    guards: Mapping[str, str] = field(default_factory=dict)
+    """By what it may refuse, `module:attribute` of a function of a workspace, a dataset, a version's digest and a ref. It
+    raises a `StagegateError` that says why not. `promote` and `roll_back` move the target `ref` to the version, and
+    `fetch` brings it to this node, where `ref` may be empty."""
     readers: tuple[str, ...] = ()
     """Functions that read a version's files after its contract ran; see `jobs.gating.validate.run_contract`."""
     start_up: str = ""
@@ -389,6 +397,17 @@ def offered(what: str, name: str, need: str) -> Any:
     if place := declared(what).get(name):
         return load(place)
     raise UsageError(f"{need} needs a plugin that is not installed", hint="Install prefect-stagegate with its plugins.")
+
+
+def require_allowed(what: str, workspace: Workspace, dataset: str, digest: str, ref: str) -> None:
+    """Ask the guards of plugins whether something may be done with a version.
+
+    Raises:
+        StagegateError: One of them refuses it.
+    """
+    for plugin in plugins():
+        if place := plugin.guards.get(what):
+            load(place)(workspace, dataset, digest, ref)
 
 
 @cache

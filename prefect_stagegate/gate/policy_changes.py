@@ -16,6 +16,7 @@ from prefect_stagegate.gate.registry import CHECKS
 from prefect_stagegate.model import Direction, PolicyChange, Severity
 from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.spec import Gate, Requirement, Spec
+from prefect_stagegate.spec.models import SPEC_KEYS
 
 MORE_IS_STRICTER = {
     *{
@@ -74,6 +75,10 @@ def _gate(subject: str, old: Gate, new: Gate) -> Iterator[PolicyChange]:
     if old.on_withdrawal != new.on_withdrawal:
         direction = _direction(is_tightened=new.on_withdrawal == "hold")
         yield PolicyChange(subject, f"on_withdrawal {old.on_withdrawal} → {new.on_withdrawal}", direction)
+    for key in sorted({*old.added, *new.added}):
+        if old.added.get(key) != new.added.get(key):
+            text = f"{key} {_text(old.added.get(key))} → {_text(new.added.get(key))}"
+            yield PolicyChange(subject, text, Direction.LOOSENED)
 
 
 def _added(subject: str, new: Requirement) -> PolicyChange:
@@ -219,6 +224,9 @@ def _others(old: Spec, new: Spec) -> Iterator[PolicyChange]:
             yield PolicyChange("owners", text, _direction(is_tightened=set(addresses[1]) < set(addresses[0])))
     if before["job"] != after["job"]:
         yield PolicyChange("job", f"{_text(before['job'])} → {_text(after['job'])}", Direction.LOOSENED)
+    for key in sorted(SPEC_KEYS):
+        if before[key] != after[key]:
+            yield PolicyChange(key, f"{_text(before[key])} → {_text(after[key])}", Direction.LOOSENED)
     for key in before["policy"].keys() | after["policy"].keys():
         yield from _rule(key, before["policy"][key], after["policy"][key])
 

@@ -16,6 +16,7 @@ from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.spec import KnownCheck, Spec, load_spec
 from prefect_stagegate.spec.load import Examine, Recorded
+from prefect_stagegate.spec.models import SPEC_KEYS
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
@@ -125,7 +126,7 @@ def resolve(workspace: Workspace, version_or_spec: SpecLike | Address, spec: Spe
     return ResolvedVersion(dataset, digest, judged, ref, adoption.digest if adoption else "", unstaged=unstaged)
 
 
-POLICY_KEYS = ("contract", "gates", "job", "owners", "policy")
+POLICY_KEYS = ("contract", "gates", "job", "owners", "policy", *sorted(SPEC_KEYS))
 """The keys of a spec that make up its policy: what the gates require, of whom, and who must agree to a change."""
 
 

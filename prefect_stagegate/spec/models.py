@@ -5,12 +5,13 @@ The JSON Schema takes its descriptions and examples from here. Only `load_spec` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag, model_serializer
+from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag, create_model, model_serializer
 
+from prefect_stagegate.doors import declared, load
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Severity
 from prefect_stagegate.model.canonical import digest_of
@@ -32,6 +33,7 @@ from prefect_stagegate.spec.fields import (
 from prefect_stagegate.spec.source_specs import MostTaken, Share, SourceSpec
 from prefect_stagegate.units import count_text
 
+M = TypeVar("M", bound=SpecModel)
 VERSION = 1
 """The version of the spec's format that this release reads."""
 Owner = Literal["data", "ai", "infra", "governance"]
@@ -255,6 +257,25 @@ class RequirementSpec(SpecModel):
         return {self.check: settings} if settings else self.check
 
 
+SPEC_KEYS: set[str] = set()
+GATE_KEYS: set[str] = set()
+"""The keys that plugins add to a spec, and to a gate. Both are part of the policy."""
+
+
+def _with_keys_of_plugins(place: str, names: set[str]) -> Callable[[type[M]], type[M]]:
+    """Add plugins' keys at a place of the spec to its model, and their names to `names`."""
+
+    def extended(model: type[M]) -> type[M]:
+        keys = {key.rpartition("."): where for key, where in declared("spec_keys").items()}
+        added = {name: load(where) for (above, _, name), where in keys.items() if above == place}
+        names.update(added)
+        made = {"__base__": model, "__module__": model.__module__, "__doc__": model.__doc__}
+        return create_model(model.__name__, **made, **added) if added else model
+
+    return extended
+
+
+@_with_keys_of_plugins("gates", GATE_KEYS)
 class GateSpec(SpecModel):
     """The policy of one target, as it was written."""
 
@@ -342,6 +363,8 @@ class Gate:
     policy: str
     """`sha256:<hex>` over target, gate below, requirements, contract and `on_withdrawal`; not over who owns them."""
     on_withdrawal: OnWithdrawal = HOLD
+    added: Mapping[str, Any] = field(default_factory=dict)
+    """What plugins' keys hold, as JSON values."""
 
 
 def _this_version(value: int) -> int:
@@ -350,6 +373,7 @@ def _this_version(value: int) -> int:
     return value
 
 
+@_with_keys_of_plugins("", SPEC_KEYS)
 class Spec(SpecModel):
     """A dataset: where it comes from, what it promises, and what its targets require."""
 
@@ -442,6 +466,7 @@ class Spec(SpecModel):
             raise UsageError(f"There is no gate for {target!r}", hint=hint[0].upper() + hint[1:], dataset=self.dataset)
         extends, requirements = self.gates[target].extends, self._requirements[target]
         on_withdrawal = self._on_withdrawal(target)
+        added = self.gates[target].model_dump(mode="json", include=GATE_KEYS, exclude_defaults=True)
         policy = {
             "target": target,
             "extends": extends,
@@ -451,8 +476,9 @@ class Spec(SpecModel):
             "contract": self.contract.model_dump(mode="json", exclude_defaults=True),
             # Left out by default, so that policies from before the key existed keep their digests.
             **({} if on_withdrawal == HOLD else {"on_withdrawal": on_withdrawal}),
+            **added,
         }
-        return Gate(target, extends, requirements, digest_of(policy), on_withdrawal)
+        return Gate(target, extends, requirements, digest_of(policy), on_withdrawal, added)
 
     def _on_withdrawal(self, target: str) -> OnWithdrawal:
         """The setting of the gate, or of the nearest gate below that has one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from threading import Event
 
 from prefect_stagegate.catalog.gate_records import REVOCATIONS, SIGNATURES, put_attestation, read_answers, read_waivers
@@ -66,6 +66,7 @@ def check_version(
     version: ResolvedVersion,
     gate: Gate,
     *,
+    again: Collection[str] = (),
     cancel: Event | None = None,
     announce: Announce | None = None,
     progress: Progress | None = None,
@@ -76,6 +77,7 @@ def check_version(
         workspace: Cache and catalog.
         version: The version.
         gate: The target's gate.
+        again: The checks that are asked although their evidence is current.
         cancel: Set it to stop before the next check, or while the version is fetched; nothing is decided then.
         announce: Called with the plan before the first check runs.
         progress: Called with lines for people while the work goes on.
@@ -86,7 +88,7 @@ def check_version(
     with step(workspace, "check", version.dataset, target=gate.target, subject=subject) as job:
         job.note(digest=version.digest, target=gate.target)
         context = build_context(workspace, version, gate, cancel, report)
-        evidence, record = _collect_evidence(workspace, version, context, key, cancel, announce, report)
+        evidence, record = _collect_evidence(workspace, version, context, again, key, cancel, announce, report)
         with step(workspace, "decide", version.dataset) as decided:
             decision = judge(context, evidence, record)
             decided.note(digest=version.digest, target=gate.target, outcome=decision.outcome.value)
@@ -197,6 +199,7 @@ def _collect_evidence(
     workspace: Workspace,
     version: ResolvedVersion,
     context: CheckContext,
+    again: Collection[str],
     key: SigningKey | None,
     cancel: Event | None,
     announce: Announce | None,
@@ -208,7 +211,7 @@ def _collect_evidence(
         The evidence to decide by, and all evidence about the version, recorded and new.
     """
     record = _readable_evidence(workspace, version)
-    planned = plan_checks(context, record)
+    planned = plan_checks(context, [evidence for evidence in record if evidence.check not in again])
     if announce:
         announce(planned)
     due = [check for check in planned if check.evidence is None]

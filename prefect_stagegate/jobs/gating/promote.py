@@ -8,6 +8,7 @@ from functools import partial
 from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
 from prefect_stagegate.catalog.gate_records import kept_evidence, newest_attestation, read_evidence
 from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.doors import require_allowed
 from prefect_stagegate.errors import GateFailed, GateUndecided, StagegateError, WaitingForApproval
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.approval_parameters import APPROVAL
@@ -66,6 +67,7 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
 
 def _move(workspace: Workspace, version: ResolvedVersion, gate: Gate, to: str, *, reinstate: bool) -> Promotion:
     dataset, digest = version.dataset, version.digest
+    require_allowed("promote", workspace, dataset, digest, to)
     # Read the log before everything that the promotion rests on, so that a move in between makes `move_ref` fail.
     entries = workspace.catalog.history(dataset, to)
     statement = newest_attestation(workspace.catalog, dataset, digest, to)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.catalog.version_records import read_manifest
-from prefect_stagegate.errors import UnknownRef, UsageError
+from prefect_stagegate.doors import require_allowed
+from prefect_stagegate.errors import RefConflict, UnknownRef, UsageError
 from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.records.answers import PersonKey, signer_of
 from prefect_stagegate.jobs.gating.policy import adopted_spec
@@ -15,7 +16,13 @@ from prefect_stagegate.workspace import Workspace
 
 
 def rollback(
-    workspace: Workspace, address: Address, *, to: str = "", reason: str, key: PersonKey | None = None
+    workspace: Workspace,
+    address: Address,
+    *,
+    to: str = "",
+    leaving: str = "",
+    reason: str,
+    key: PersonKey | None = None,
 ) -> Promotion:
     """Move a target's ref back, and withdraw the version that it names. Readers that hold this version keep it.
 
@@ -24,6 +31,7 @@ def rollback(
         address: The dataset and the target: `nycflights@production`.
         to: The version to return to, as it stands behind the `@` of an address: a digest, or `production~2`. By
             default the newest version that was accepted before and not withdrawn.
+        leaving: The version that the target must still name; by default whichever it names.
         reason: Kept in the log. The withdrawn version isn't promoted again without `--reinstate`.
         key: Signs the rollback, where the gate wants that. Where only `policy.node_keys` does, the node's key signs it.
 
@@ -42,10 +50,17 @@ def rollback(
     dataset, ref = address.dataset, address.target
     workspace.catalog.resolve(address)  # its error lists the known refs when there is no such ref
     entries = workspace.catalog.history(dataset, ref)
+    if leaving not in ("", entries[-1].digest):
+        raise RefConflict(
+            f"{address} names {entries[-1].digest} by now",
+            hint=f"`stagegate history {address}` shows who moved it.",
+            dataset=dataset,
+        )
     leaving = entries[-1].digest
     digest = workspace.catalog.resolve(Address.parse(f"{dataset}@{to}")) if to else ""
     chosen = _choose(entries, leaving, digest, address)
     read_manifest(workspace.catalog, dataset, chosen.digest)  # raises when the version was removed meanwhile
+    require_allowed("roll_back", workspace, dataset, chosen.digest, ref)
     authority = authority_of(adopted_spec(workspace, dataset), ref, lambda: workspace.catalog.id)
     who = signer_of(workspace.identity, key)
     if authority.nodes:

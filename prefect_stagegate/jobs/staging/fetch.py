@@ -12,7 +12,7 @@ from prefect_stagegate.cache.job_progress import Phase
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.catalog.version_records import read_manifest, read_pins
-from prefect_stagegate.doors import Job, load, plugins
+from prefect_stagegate.doors import Job, load, plugins, require_allowed
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.jobs.address import resolve_for_node
 from prefect_stagegate.jobs.runner import point, step, transferring
@@ -55,6 +55,7 @@ def fetch_version(
         view = views.path(dataset, digest)
         # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
         if view is None:
+            require_allowed("fetch", workspace, dataset, digest, follow or address.named_ref)
             meter = Meter.of(progress, Phase.FETCHING)
             more: dict[str, Any] = {"meter": meter, "cancel": cancel, "facts": {"digest": digest}}
             with step(workspace, "fetch", dataset, writer=writer, **more) as job, views.draft() as draft:

@@ -1,0 +1,132 @@
+"""The catalog's records of watching: rounds with their answers, and whether a target is held.
+
+    datasets/<dataset>/watch.rounds/<target>/<n>.json     a round begins; who writes it, has the round
+                       watch.answers/<target>/<n>.json    what it found, and what was done
+                       watch.holds/<target>/<n>.json      the target is held, or released; the newest counts
+
+A round whose process was killed has no answer. What moved a target, and why, stands in the target's own log.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.doors import Record
+from prefect_stagegate.errors import CatalogError, GateFailed
+from prefect_stagegate.model import Identity, Outcome
+from prefect_stagegate.show.legible import time_text
+from prefect_stagegate.workspace import Workspace
+
+KEPT = 500
+"""Newest rounds of a target that the catalog keeps."""
+REMOVED = 20
+"""Older ones that one round removes, at most."""
+
+
+class Action(StrEnum):
+    """What a round did."""
+
+    NONE = "none"
+    TOLD = "told"
+    HELD = "held"
+    ROLLED_BACK = "rolled back"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRound:
+    """A round that began."""
+
+    digest: str
+    """The version that the target named."""
+    move: int
+    """The number of the move that made it so, in the target's log."""
+    who: Identity
+    node: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchAnswer:
+    """What a round found and did."""
+
+    dataset: str
+    target: str
+    digest: str
+    outcome: Outcome
+    """The worst of the checks': a failure, then an inconclusive one."""
+    checks: tuple[tuple[str, Outcome, str], ...]
+    """Name, outcome and summary of each."""
+    action: Action
+    why: str
+    """In one line, why that was done; empty where nothing was."""
+    returned_to: str
+    """The version that the target names since; empty where it did not move."""
+    at: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A target is held, or released."""
+
+    is_held: bool
+    why: str
+    digest: str
+    """The version that failed; empty for a release."""
+    who: Identity
+    at: str
+
+
+ROUNDS = Record("watch.rounds", WatchRound)
+ANSWERS = Record("watch.answers", WatchAnswer)
+HOLDS = Record("watch.holds", Hold)
+
+
+def begin_round(catalog: Catalog, dataset: str, target: str, begun: WatchRound) -> int:
+    """Take the next round of a target, and return its number; 0 when somebody else took it.
+
+    Raises:
+        CatalogError: The catalog can't be read or written.
+    """
+    numbers = catalog.numbers(ROUNDS, dataset, target)
+    number = numbers[-1] + 1 if numbers else 1
+    if not catalog.create(ROUNDS, begun, dataset, target, number):
+        return 0
+    with suppress(CatalogError):  # whoever may not delete keeps more of them
+        for old in numbers[: max(0, len(numbers) + 1 - KEPT)][:REMOVED]:
+            for kind in (ROUNDS, ANSWERS):
+                catalog.records.remove(kind.path(dataset, target, old))
+    return number
+
+
+def newest_round(catalog: Catalog, dataset: str, target: str) -> WatchRound | None:
+    """The round that began last."""
+    return next(iter(catalog.all(ROUNDS, dataset, target, newest=1)), None)
+
+
+def newest_answers(catalog: Catalog, dataset: str, target: str, count: int) -> list[WatchAnswer]:
+    """The last answers, the oldest first."""
+    return catalog.all(ANSWERS, dataset, target, newest=count)
+
+
+def hold_of(catalog: Catalog, dataset: str, target: str) -> Hold | None:
+    """Why a target is held; None when it is not."""
+    newest = next(iter(catalog.all(HOLDS, dataset, target, newest=1)), None)
+    return newest if newest and newest.is_held else None
+
+
+def require_not_held(workspace: Workspace, dataset: str, _digest: str, target: str) -> None:
+    """Refuse promotions to a target that is held.
+
+    Raises:
+        GateFailed: It is held.
+    """
+    if hold := hold_of(workspace.catalog, dataset, target):
+        raise GateFailed(
+            f"{dataset}@{target} is held since {time_text(hold.at)}, by {hold.who}: {hold.why}",
+            hint=f"Once that is settled: `stagegate watch release {dataset}@{target} --reason TEXT`.",
+            dataset=dataset,
+        )
