@@ -149,7 +149,9 @@ def read_files(open_file: Callable[[str], IO[bytes]], names: list[str]) -> Itera
 
 def read_tars(open_file: Callable[[str], IO[bytes]], names: list[str]) -> Iterator[Sample]:
     for name in names:
-        with open_file(name) as file, tarfile.open(fileobj=file, mode="r|", bufsize=1 << 20) as tar:
+        with open_file(name) as file:
+            # As a stream only where it is remote: then each seek is a request.
+            tar = tarfile.open(fileobj=file, mode="r:" if isinstance(file, io.BufferedReader) else "r|", bufsize=1 << 20)
             for member in tar:
                 data = tar.extractfile(member)
                 assert data  # noqa: S101

@@ -260,6 +260,7 @@ def test_every_deployment_of_the_file_is_there_in_its_pool(platform: Platform) -
         "stagegate-pilot-to-production/nycflights": "pilot",
         "stagegate-refresh/nycflights": "production",
         "stagegate-sweep/node": "production",
+        "stagegate-watch/catalog": "pilot",
     }
     assert len(DEPLOYMENTS) == len(deployed)
     assert all(deployment["entrypoint"].startswith("prefect_stagegate.flows.") for deployment in deployed.values())

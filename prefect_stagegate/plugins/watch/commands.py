@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,7 +12,7 @@ from prefect_stagegate.cli.flags import Json, Places
 from prefect_stagegate.cli.printing import print_records, print_result, print_rows, say
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address, Outcome
-from prefect_stagegate.plugins.watch.watch_records import Hold, WatchAnswer
+from prefect_stagegate.plugins.watch.watch_records import Action, WatchAnswer
 from prefect_stagegate.plugins.watch.watching import Watched, watch_round, watched_target, watched_targets
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -23,6 +24,7 @@ def watch(
     *targets: Annotated[str, Parameter(help="DATASET@TARGET; all that are watched, where none is named.")],
     now: Annotated[bool, Parameter(negative="", help="Ask also where it is not due yet.")] = False,
     dry_run: Annotated[bool, Parameter(negative="", help="List what is watched and due; ask nothing.")] = False,
+    quiet: Annotated[bool, Parameter(negative="", help="Print only rounds that told, held or rolled back.")] = False,
     json: Json = False,
     places: Places = Places(),
 ) -> ExitCode:
@@ -42,7 +44,8 @@ def watch(
     else:
         watched = list(watched_targets(workspace, unreadable))
     if dry_run:
-        print_records([_plan(each) for each in watched], _show_plan, unreadable, json=json)
+        plans = [_plan(each) for each in watched]
+        print_records(plans, lambda _: _show_plan(watched), unreadable, json=json)
         return ExitCode.PASS
     asked = (watch_round(workspace, each) for each in watched if now or each.is_due)
     answers = [answer for answer in asked if answer]
@@ -51,7 +54,8 @@ def watch(
         from prefect_stagegate.plugins.watch.watch_events import watch_events
 
         emit_events(lambda: watch_events(workspace, answers))
-    print_records(answers, _show, unreadable, json=json)
+    shown = [answer for answer in answers if answer.action is not Action.NONE] if quiet else answers
+    print_records(shown, partial(_show, quiet=quiet), unreadable, json=json)
     found = {answer.outcome for answer in answers}
     return next((EXITS[each] for each in EXITS if each in found), ExitCode.PASS)
 
@@ -77,32 +81,32 @@ def release(
 
 
 def _plan(watched: Watched) -> dict[str, object]:
-    hold: Hold | None = watched.hold
     return {
         "target": str(watched),
         "digest": watched.move.digest,
         "since": watched.move.at,
-        "checks": list(watched.keys.checks),
+        "checks": watched.keys.checks,
         "on_failure": watched.keys.on_failure,
         "due": watched.is_due,
-        "held": hold.why if hold else "",
+        "held": watched.hold.why if watched.hold else "",
     }
 
 
-def _show_plan(plans: Sequence[dict[str, object]]) -> None:
-    if not plans:
+def _show_plan(watched: Sequence[Watched]) -> None:
+    if not watched:
         say("No target is watched: no adopted policy has `watch` below a gate")
         return
-    rows = (
-        (plan["target"], time_text(str(plan["since"])), ", ".join(map(str, plan["checks"])),  # type: ignore[call-overload]
-         plan["on_failure"], "yes" if plan["due"] else "no", plan["held"])
-        for plan in plans
-    )  # fmt: skip
-    print_rows(("TARGET", "SINCE", "CHECKS", "ON FAILURE", "DUE", "HELD"), ([str(cell) for cell in row] for row in rows))
+    print_rows(("TARGET", "SINCE", "CHECKS", "ON FAILURE", "DUE", "HELD"), map(_cells, watched))
 
 
-def _show(answers: Sequence[WatchAnswer]) -> None:
-    if not answers:
+def _cells(watched: Watched) -> tuple[str, ...]:
+    keys, hold = watched.keys, watched.hold
+    since, due = time_text(watched.move.at), "yes" if watched.is_due else "no"
+    return (str(watched), since, ", ".join(keys.checks), keys.on_failure, due, hold.why if hold else "")
+
+
+def _show(answers: Sequence[WatchAnswer], *, quiet: bool) -> None:
+    if not (answers or quiet):
         say("Nothing was due")
     for answer in answers:
         say(f"{answer.dataset}@{answer.target}: {answer.outcome}{f', {answer.action}' if answer.action != 'none' else ''}")

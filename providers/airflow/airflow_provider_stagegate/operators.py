@@ -19,7 +19,7 @@ from airflow_provider_stagegate.command import ExitCode, Result, positional, req
 from airflow_provider_stagegate.hook import StagegateHook
 from airflow_provider_stagegate.links import ReportLink, VersionLink, addresses_of
 from airflow_provider_stagegate.triggers import ApprovalTrigger, CommandTrigger, result_of
-from airflow_provider_stagegate.wording import failed_lines, turn_lines
+from airflow_provider_stagegate.wording import failed_lines, legible, turn_lines
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -327,3 +327,36 @@ class StagegateRequireReadyOperator(StagegateOperator):
         """Return where the version lies."""
         result.require(f"ready {self.version}")
         return self.finish(context, result.document, (*_VERSION, "ref", "path"))
+
+
+class StagegateWatchOperator(StagegateOperator):
+    """Asks the checks of promoted versions again, where that is due: `stagegate watch`. Fails where a version failed.
+
+    Its result has each round that was asked: dataset, target, digest, outcome, action, why and others. Schedule it as
+    often as the smallest `every`.
+
+    Args:
+        targets: `nycflights@production`, …; all that are watched, where none is named.
+    """
+
+    template_fields: Sequence[str] = ("targets", "stagegate_conn_id")
+
+    def __init__(self, *, targets: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(**{"multiple_outputs": False, **kwargs})
+        self.targets = targets
+
+    def execute(self, context: Context) -> Any:
+        """Watch."""
+        return self.run_command(context, ["watch", *map(positional, self.targets), "--json"], "after_watch")
+
+    def after_watch(self, context: Context, result: Result) -> list[dict[str, Any]]:  # noqa: ARG002 - as the others
+        """Log each round, fail where a version failed, and return the rounds. One without a result is asked again."""
+        if not isinstance(result.document, list):
+            result.require("watch")
+        rounds = [each for each in result.document or () if "outcome" in each]
+        lines = [legible(f"{each['dataset']}@{each['target']}: {each['outcome']}. {each['why']}") for each in rounds]
+        for line in lines:
+            self.log.info("%s", line)
+        if failed := [line for line, each in zip(lines, rounds, strict=True) if each["outcome"] == "fail"]:
+            raise AirflowFailException(" ".join(failed))
+        return rounds

@@ -47,7 +47,7 @@ owners:
   {{data: data-eng@example.org, ai: ml@example.org, infra: platform@example.org, governance: legal@example.org}}
 sources: [{{url: "{source}"}}]
 gates:
-  pilot: {{require: [nonempty, cache_fit]}}
+  pilot: {{require: [nonempty, cache_fit], watch: {{checks: [nonempty]}}}}
   fresh: {{require: [{{freshness: {{warn: 1h, fail: 2h, severity: blocking}}}}]}}
   production: {{extends: pilot, require: [digest, {{approval: {{count: 1, from: [infra]}}}}]}}
 """

@@ -30,6 +30,13 @@ def test_second_staging_transfers_nothing(delivery: Delivery, run_dag: RunDag) -
     assert digest_of_last_event() == first["digest"]
 
 
+def test_watched_target_is_asked_when_it_is_due(delivery: Delivery, run_dag: RunDag) -> None:
+    delivery.promote_to_pilot()
+    (round_,) = run_dag("jobs", "watching").result("watch")
+    assert (round_["target"], round_["outcome"], round_["action"]) == ("pilot", "pass", "none")
+    assert run_dag("jobs", "watching").result("watch") == []
+
+
 @pytest.mark.parametrize("dag", ["changing", "resumed"])
 def test_unchanged_version_is_skipped_where_that_is_asked_for(dag: str, delivery: Delivery, run_dag: RunDag) -> None:
     delivery.promote_to_pilot()

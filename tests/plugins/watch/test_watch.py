@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
+from prefect import State
 
 from prefect_stagegate.errors import GateFailed, SpecError, UsageError
-from prefect_stagegate.gate import Check, CheckContext, CheckResult, Finding, NoParameters
-from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.flows import watch as watch_flow
+from prefect_stagegate.gate import Check, CheckContext, CheckResult
+from prefect_stagegate.gate.base import NoParameters
+from prefect_stagegate.jobs.gating.check import check, check_version, resolve_for_gate
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.model import Address, Outcome
+from prefect_stagegate.model import Address, Finding, Outcome
+from prefect_stagegate.plugins.watch import watching
 from prefect_stagegate.plugins.watch.watch_records import WatchAnswer
 from prefect_stagegate.plugins.watch.watching import release_target, watch_round, watched_target
-from tests.support.scenario import Scenario
+from tests.support.scenario import Scenario, dataset_name
+from tests.support.told import events_about
 
 PRODUCTION = Address("things", "production")
 
@@ -37,9 +43,9 @@ def verdict(context: CheckContext, _: NoParameters) -> CheckResult:
 class Watch(Scenario):
     """A scenario with a watched target."""
 
-    def __init__(self, folder: Path, **keys: Any) -> None:
+    def __init__(self, folder: Path, dataset: str = "things", **keys: Any) -> None:
         watch = {"checks": ["verdict"], "on_failure": "roll_back", **keys}
-        super().__init__(folder, gates={"production": {"require": ["schema", "verdict"], "watch": watch}})
+        super().__init__(folder, dataset, gates={"production": {"require": ["schema", "verdict"], "watch": watch}})
         self.say()
 
     def say(self, **verdicts: str) -> None:
@@ -174,14 +180,11 @@ def test_failure_that_passes_the_second_time_moves_nothing(watch: Watch, monkeyp
     second = watch.release("a,b\n3,4\n")
     watch.says(second, "fail")
 
-    def mend(*_: object, **__: object) -> Any:
+    def mended(*args: Any, **options: Any) -> Any:
         watch.say()
-        return check_version(*_, **__)
+        return check_version(*args, **options)
 
-    from prefect_stagegate.plugins.watch import watching
-
-    check_version = watching.check_version
-    monkeypatch.setattr(watching, "check_version", mend)
+    monkeypatch.setattr(watching, "check_version", mended)
     answer = watch.round()
     assert (answer.outcome, answer.action.value) == (Outcome.INCONCLUSIVE, "none")
     assert watch.actions == ["promote", "promote"]
@@ -192,16 +195,61 @@ def test_round_goes_on_where_a_killed_one_stopped(watch: Watch) -> None:
     watch.round()
     watch.says(second, "fail")
     # What a round leaves that is killed between its two moves: the version is withdrawn, and the target still names it.
-    (watch.folder / "cache/refs").exists()
     watched = watched_target(watch.node(), PRODUCTION)
     assert not watched.is_due
-    from prefect_stagegate.jobs.gating.check import check_version, resolve_for_gate
-
-    check_version(watch.node(), *resolve_for_gate(watch.node(), Address("things", second), "production"), again=["verdict"])
+    resolved = resolve_for_gate(watch.node(), Address("things", second), "production")
+    check_version(watch.node(), *resolved, again=["verdict"])
     assert watch.actions[-1] == "withdraw"
     assert watch.is_due
     assert watch.round().returned_to == first
     assert not watch.is_due
+
+
+class Killed(BaseException):
+    """Ends a round as a kill does: nothing of ours catches it."""
+
+
+class DyingRecords:
+    """A catalog's records, of which a writer dies at its n-th write: before it, or right after it."""
+
+    def __init__(self, records: Any, at: int, *, after: bool) -> None:
+        self.records, self.left, self.after = records, at, after
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.records, name)
+        return partial(self._write, method) if name in ("create", "replace", "remove") else method
+
+    def _write(self, method: Any, *args: Any) -> Any:
+        self.left -= 1
+        if not self.left and not self.after:
+            raise Killed
+        done = method(*args)
+        if not self.left:
+            raise Killed
+        return done
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_round_killed_at_any_write_is_finished_by_the_next(tmp_path: Path, *, after: bool) -> None:
+    for at in range(1, 20):
+        (folder := tmp_path / str(at)).mkdir()
+        watch = Watch(folder)
+        first, second = watch.release("a,b\n1,2\n"), watch.release("a,b\n3,4\n")
+        watch.says(second, "fail")
+        node = watch.node()
+        watched = watched_target(node, PRODUCTION)
+        node.catalog.records = DyingRecords(node.catalog.records, at, after=after)  # type: ignore[assignment]
+        try:
+            watch_round(node, watched)
+        except Killed:
+            watch.round()
+            assert watch.head("production") == first
+            assert sorted(watch.actions) == ["promote", "promote", "rollback", "withdraw"]
+            assert watch.run("history", "things@production", "--verify") == 0
+        else:
+            assert at > 4, "a round writes its beginning, evidence, a decision, two entries and its answer"
+            return
+    pytest.fail("a round has no end")
 
 
 def test_damaged_version_is_no_place_to_return_to(watch: Watch) -> None:
@@ -310,3 +358,20 @@ def test_target_without_watch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not watched"):
         watched_target(scenario.node(), PRODUCTION)
     assert check(scenario.node(), PRODUCTION, "production").accepted
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_flow_tells_a_rollback_once(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    watch = Watch(tmp_path, dataset=dataset_name(request))
+    first, second = watch.release("a,b\n1,2\n"), watch.release("a,b\n3,4\n")
+    watch.says(second, "fail")
+    for count, outcome in enumerate(("failed", "completed", "completed")):
+        state: State[Any] = watch_flow(**watch.on, return_state=True)
+        assert state.type.value.lower() == outcome, state
+        assert len(state.result(raise_on_failure=False)) == (count < 2), "each version is asked once an hour"
+    emitted = {event["event"]: event for event in events_about(f"stagegate.dataset.{watch.dataset}", 3)}
+    assert sorted(emitted) == ["stagegate.ref.moved", "stagegate.version.withdrawn", "stagegate.watch.answered"]
+    answered = emitted["stagegate.watch.answered"]
+    assert answered["resource"]["stagegate.target"] == "production"
+    expected = {"outcome": "fail", "action": "rolled back", "digest": second, "returned_to": first}
+    assert {name: answered["payload"][name] for name in expected} == expected

@@ -11,6 +11,7 @@ from airflow_provider_stagegate.operators import (
     StagegatePromoteOperator,
     StagegateRequireReadyOperator,
     StagegateStageOperator,
+    StagegateWatchOperator,
 )
 
 with DAG("staging", schedule=None, params={"source": ""}) as staging:
@@ -63,6 +64,9 @@ for name, deferrable in (("retried", False), ("resumed", True)):
 
 with DAG("requiring", schedule=None, params={"version": "tiny@pilot"}) as requiring:
     StagegateRequireReadyOperator(task_id="ready", version="{{ params.version }}", deferrable=True)
+
+with DAG("watching", schedule=None) as watching:
+    StagegateWatchOperator(task_id="watch", targets=["tiny@pilot"])
 
 with DAG("impatient", schedule=None) as impatient:
     StagegatePromoteOperator(
