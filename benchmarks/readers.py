@@ -149,13 +149,16 @@ def read_files(open_file: Callable[[str], IO[bytes]], names: list[str]) -> Itera
 
 def read_tars(open_file: Callable[[str], IO[bytes]], names: list[str]) -> Iterator[Sample]:
     for name in names:
-        with open_file(name) as file:
-            # As a stream only where it is remote: then each seek is a request.
-            tar = tarfile.open(fileobj=file, mode="r:" if isinstance(file, io.BufferedReader) else "r|", bufsize=1 << 20)
+        with open_file(name) as file, tarfile.open(fileobj=file, mode=tar_mode(file), bufsize=1 << 20) as tar:
             for member in tar:
                 data = tar.extractfile(member)
                 assert data  # noqa: S101
                 yield int(member.name[:6]), data.read()
+
+
+def tar_mode(file: IO[bytes]) -> Any:
+    """As a stream only where it is remote: then each seek is a request."""
+    return "r:" if isinstance(file, io.BufferedReader) else "r|"
 
 
 LAYOUTS = {"files": read_files, "shards": read_tars}

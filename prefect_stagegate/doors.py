@@ -296,8 +296,8 @@ class Plugin:
     expanders: Mapping[str, str] = field(default_factory=dict)
     """Functions that replace keys of a spec's contract by what they name, by the key; see `spec.load`."""
     spec_keys: Mapping[str, str] = field(default_factory=dict)
-    """Keys that it adds to a spec, `retain` at the top or `gates.watch` in a gate: each with `module:attribute` of a pair,
-    its type and its `pydantic.Field`. The module is imported with every spec. What they hold is part of the
+    """Keys that it adds to a spec, `retain` at the top or `gates.watch` in a gate, each with `module:attribute` of a
+    pair, its type and its `pydantic.Field`. The module is imported with every spec. What they hold is part of the
     policy."""
     engines: Mapping[str, Engine] = field(default_factory=dict)
     """By the name that a contract uses."""
@@ -306,8 +306,8 @@ class Plugin:
     """`module:attribute` of a function that gives what a validation found a table's columns to be: of a catalog, a
     dataset, a digest and a table, the types by name; empty where none did."""
     guards: Mapping[str, str] = field(default_factory=dict)
-    """By what it may refuse, `module:attribute` of a function of a workspace, a dataset, a version's digest and a ref. It
-    raises a `StagegateError` that says why not. `promote` and `roll_back` move the target `ref` to the version, and
+    """By what it may refuse, `module:attribute` of a function of a workspace, a dataset, a version's digest and a ref.
+    It raises a `StagegateError` that says why not. `promote` and `roll_back` move the target `ref` to the version, and
     `fetch` brings it to this node, where `ref` may be empty."""
     readers: tuple[str, ...] = ()
     """Functions that read a version's files after its contract ran; see `jobs.gating.validate.run_contract`."""

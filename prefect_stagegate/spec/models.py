@@ -269,8 +269,9 @@ def _with_keys_of_plugins(place: str, names: set[str]) -> Callable[[type[M]], ty
         keys = {key.rpartition("."): where for key, where in declared("spec_keys").items()}
         added = {name: load(where) for (above, _, name), where in keys.items() if above == place}
         names.update(added)
-        made = {"__base__": model, "__module__": model.__module__, "__doc__": model.__doc__}
-        return create_model(model.__name__, **made, **added) if added else model
+        if not added:
+            return model
+        return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **added)
 
     return extended
 

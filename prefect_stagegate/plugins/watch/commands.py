@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.flags import Json, Places
 from prefect_stagegate.cli.printing import print_records, print_result, print_rows, say
-from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.plugins.watch.watch_records import Action, WatchAnswer
 from prefect_stagegate.plugins.watch.watching import Watched, watch_round, watched_target, watched_targets
@@ -109,7 +109,8 @@ def _show(answers: Sequence[WatchAnswer], *, quiet: bool) -> None:
     if not (answers or quiet):
         say("Nothing was due")
     for answer in answers:
-        say(f"{answer.dataset}@{answer.target}: {answer.outcome}{f', {answer.action}' if answer.action != 'none' else ''}")
+        done = "" if answer.action is Action.NONE else f", {answer.action}"
+        say(f"{answer.dataset}@{answer.target}: {answer.outcome}{done}")
         for check, outcome, summary in answer.checks:
             say(f"  {check}: {outcome}, {summary}")
         if answer.why:

@@ -5,11 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from prefect_stagegate.spec.fields import Duration, SpecModel, Text
 
-Interval = Annotated[Duration, Field(ge=timedelta(minutes=1))]
+LEAST = timedelta(minutes=1)
+
+
+def _long_enough(value: timedelta) -> timedelta:
+    if value < LEAST:
+        raise ValueError("must be at least 1m")
+    return value
+
+
+Interval = Annotated[Duration, AfterValidator(_long_enough)]
 
 
 class WatchSpec(SpecModel):
