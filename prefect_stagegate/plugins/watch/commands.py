@@ -12,7 +12,7 @@ from prefect_stagegate.cli.flags import Json, Places
 from prefect_stagegate.cli.printing import print_records, print_result, print_rows, say
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address, Outcome
-from prefect_stagegate.plugins.watch.watch_records import Action, WatchAnswer
+from prefect_stagegate.plugins.watch.watch_records import WatchAction, WatchAnswer
 from prefect_stagegate.plugins.watch.watching import Watched, watch_round, watched_target, watched_targets
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -54,7 +54,7 @@ def watch(
         from prefect_stagegate.plugins.watch.watch_events import watch_events
 
         emit_events(lambda: watch_events(workspace, answers))
-    shown = [answer for answer in answers if answer.action is not Action.NONE] if quiet else answers
+    shown = [answer for answer in answers if answer.action is not WatchAction.NONE] if quiet else answers
     print_records(shown, partial(_show, quiet=quiet), unreadable, json=json)
     found = {answer.outcome for answer in answers}
     return next((EXITS[each] for each in EXITS if each in found), ExitCode.PASS)
@@ -109,7 +109,7 @@ def _show(answers: Sequence[WatchAnswer], *, quiet: bool) -> None:
     if not (answers or quiet):
         say("Nothing was due")
     for answer in answers:
-        done = "" if answer.action is Action.NONE else f", {answer.action}"
+        done = "" if answer.action is WatchAction.NONE else f", {answer.action}"
         say(f"{answer.dataset}@{answer.target}: {answer.outcome}{done}")
         for check, outcome, summary in answer.checks:
             say(f"  {check}: {outcome}, {summary}")

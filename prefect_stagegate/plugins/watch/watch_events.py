@@ -7,7 +7,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from prefect_stagegate.catalog import withdrawal_of
 from prefect_stagegate.model import Promotion
-from prefect_stagegate.plugins.watch.watch_records import Action, WatchAnswer
+from prefect_stagegate.plugins.watch.watch_records import WatchAction, WatchAnswer
 from prefect_stagegate.tasks._support.version_events import VersionEvent, move_event, version_event, withdrawal_event
 from prefect_stagegate.workspace import Workspace
 
@@ -19,7 +19,7 @@ returned_to, checks (name → outcome)."""
 def watch_events(workspace: Workspace, answers: Iterable[WatchAnswer]) -> Iterator[VersionEvent]:
     """The events of the rounds that did something. Each has one id, so that the server keeps it once."""
     for answer in answers:
-        if answer.action is not Action.NONE:
+        if answer.action is not WatchAction.NONE:
             about = (answer.dataset, answer.target, str(answer.number), answer.at)
             yield version_event(
                 WATCH_ANSWERED,

@@ -26,7 +26,7 @@ REMOVED = 20
 """Older ones that one round removes, at most."""
 
 
-class Action(StrEnum):
+class WatchAction(StrEnum):
     """What a round did."""
 
     NONE = "none"
@@ -59,7 +59,7 @@ class WatchAnswer:
     """The worst of the checks': a failure, then an inconclusive one."""
     checks: tuple[tuple[str, Outcome, str], ...]
     """Name, outcome and summary of each."""
-    action: Action
+    action: WatchAction
     why: str
     """In one line, why that was done; empty where nothing was."""
     returned_to: str

@@ -27,8 +27,8 @@ from prefect_stagegate.plugins.watch.watch_keys import WatchSpec, watch_of
 from prefect_stagegate.plugins.watch.watch_records import (
     ANSWERS,
     HOLDS,
-    Action,
     Hold,
+    WatchAction,
     WatchAnswer,
     WatchRound,
     begin_round,
@@ -139,10 +139,10 @@ def _asked(workspace: Workspace, watched: Watched, cancel: Event | None) -> Watc
     found += [(name, Outcome.INCONCLUSIVE, "the gate does not require it") for name in unknown]
     outcome = Outcome.FAIL if entry else _worst(found)
     version = (watched.dataset, watched.target, watched.move.digest)
-    answer = WatchAnswer(*version, outcome, tuple(found), Action.NONE, "", "", "", 0)
+    answer = WatchAnswer(*version, outcome, tuple(found), WatchAction.NONE, "", "", "", 0)
     if outcome is Outcome.INCONCLUSIVE:
         why = f"{UNDECIDED} rounds in a row had no result"
-        return replace(answer, action=Action.TOLD, why=why) if _is_third(workspace, watched) else answer
+        return replace(answer, action=WatchAction.TOLD, why=why) if _is_third(workspace, watched) else answer
     if outcome is not Outcome.FAIL:
         return answer
     failed = [each for each in answers if each.outcome is Outcome.FAIL]
@@ -151,7 +151,7 @@ def _asked(workspace: Workspace, watched: Watched, cancel: Event | None) -> Watc
     if watched.keys.on_failure == "tell" or not (entry or any(each.scope is Scope.VERSION for each in failed)):
         last = newest_answers(workspace.catalog, watched.dataset, watched.target, 1)
         is_told = any((each.digest, each.outcome) == (answer.digest, Outcome.FAIL) for each in last)
-        return answer if is_told else replace(answer, action=Action.TOLD)
+        return answer if is_told else replace(answer, action=WatchAction.TOLD)
     if watched.keys.on_failure == "hold":
         return _held(workspace, watched, answer)
     return _rolled_back(workspace, watched, answer, cancel)
@@ -189,7 +189,7 @@ def _held(workspace: Workspace, watched: Watched, answer: WatchAnswer) -> WatchA
         return replace(answer, why=_text(f"{answer.why}; it is held already"))
     hold = Hold(is_held=True, why=answer.why, digest=answer.digest, who=workspace.identity, at=stamp(now()))
     workspace.catalog.add(HOLDS, hold, watched.dataset, watched.target)
-    return replace(answer, action=Action.HELD)
+    return replace(answer, action=WatchAction.HELD)
 
 
 def _rolled_back(workspace: Workspace, watched: Watched, answer: WatchAnswer, cancel: Event | None) -> WatchAnswer:
@@ -217,7 +217,7 @@ def _rolled_back(workspace: Workspace, watched: Watched, answer: WatchAnswer, ca
             problem = error.message
             break
         else:
-            return replace(answer, action=Action.ROLLED_BACK, returned_to=earlier)
+            return replace(answer, action=WatchAction.ROLLED_BACK, returned_to=earlier)
     return _held(workspace, watched, replace(answer, why=_text(f"{answer.why}; not rolled back: {problem}")))
 
 

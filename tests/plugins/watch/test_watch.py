@@ -14,15 +14,13 @@ from prefect import State
 
 from prefect_stagegate.errors import GateFailed, SpecError, UsageError
 from prefect_stagegate.flows import watch as watch_flow
-from prefect_stagegate.gate import Check, CheckContext, CheckResult
-from prefect_stagegate.gate.base import NoParameters
-from prefect_stagegate.gate.records.attest import decision_of
+from prefect_stagegate.gate import Check, CheckContext, CheckResult, Parameters
 from prefect_stagegate.jobs.gating.check import check, check_version, resolve_for_gate
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.model import Address, DecisionOutcome, Finding, Outcome
+from prefect_stagegate.model import Address, Finding, Outcome
 from prefect_stagegate.plugins.watch import watching
 from prefect_stagegate.plugins.watch.watch_records import WatchAnswer
 from prefect_stagegate.plugins.watch.watching import release_target, watch_round, watched_target
@@ -33,7 +31,7 @@ PRODUCTION = Address("things", "production")
 
 
 @Check("verdict", owner="ai")
-def verdict(context: CheckContext, parameters: NoParameters) -> CheckResult:
+def verdict(context: CheckContext, parameters: Parameters) -> CheckResult:
     """What a file beside the cache says of a version; by default it passes."""
     verdicts = json.loads((context.workspace.cache.root.parent / "verdicts.json").read_text())
     outcome = Outcome(verdicts.get(context.digest, "pass"))
@@ -102,7 +100,8 @@ def test_failing_version_goes_back_once_with_proof(watch: Watch) -> None:
     assert watch.head("production") == first
     assert watch.actions == ["promote", "promote", "withdraw", "rollback"]
     withdrawal, back = watch.node().catalog.history(watch.dataset, "production")[-2:]
-    assert decision_of(withdrawal.attestation).outcome is DecisionOutcome.REFUSED
+    assert "verdict" in withdrawal.reason
+    assert withdrawal.attestation
     assert "loss is fail" in back.reason
     assert watch.run("history", "things@production", "--verify") == 0
     assert watch.round().outcome is Outcome.PASS
@@ -300,7 +299,7 @@ def test_check_that_the_gate_lacks_is_inconclusive(tmp_path: Path) -> None:
     assert ("freshness", Outcome.INCONCLUSIVE, "the gate does not require it") in answer.checks
 
 
-def test_after_its_time_a_version_is_asked_as_often_as_later_says(tmp_path: Path) -> None:
+def test_version_past_its_time_is_asked_as_later_says(tmp_path: Path) -> None:
     watch = Watch(tmp_path, lasting="1m", later="7d")
     watch.release("a,b\n1,2\n")
     watched = watched_target(watch.node(), PRODUCTION)
