@@ -21,6 +21,7 @@ from prefect_stagegate.errors import CatalogError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from prefect_stagegate.cache.leases import Lease
+    from prefect_stagegate.catalog import Catalog
     from prefect_stagegate.transport.transfer.progress import Meter
     from prefect_stagegate.workspace import Workspace
 
@@ -308,9 +309,20 @@ class Plugin:
     guards: Mapping[str, str] = field(default_factory=dict)
     """By what it may refuse, `module:attribute` of a function of a workspace, a dataset, a version's digest and a ref.
     It raises a `StagegateError` that says why not. `promote` and `roll_back` move the target `ref` to the version, and
-    `fetch` brings it to this node, where `ref` may be empty."""
+    `fetch` brings it, or a repair of it, to this node, where `ref` may be empty."""
     readers: tuple[str, ...] = ()
     """Functions that read a version's files after its contract ran; see `jobs.gating.validate.run_contract`."""
+    hidden: str = ""
+    """`module:attribute` of a function of a catalog: the names, `DATASET` or `DATASET@TARGET`, that listings leave out,
+    each with the word by which others mark it. Addresses name them as before."""
+    gone: str = ""
+    """`module:attribute` of a function of a catalog, a dataset and a digest that the catalog does not have: why, as
+    `expired on …, by …`; empty where it does not know."""
+    keeps: Mapping[str, str] = field(default_factory=dict)
+    """By a word for it, functions of a workspace, a dataset and a digest: why the version may not be removed from the
+    catalog; empty where nothing speaks against it. A policy may do without those called `used`."""
+    nodes: str = ""
+    """`module:attribute` of a function of a catalog that gives the names of the nodes that it knows."""
     start_up: str = ""
     """`module:attribute` of a function that is called when the tasks are imported, before the first run of Prefect."""
     uses: Mapping[str, str] = field(default_factory=dict)
@@ -408,6 +420,26 @@ def require_allowed(what: str, workspace: Workspace, dataset: str, digest: str, 
     for plugin in plugins():
         if place := plugin.guards.get(what):
             load(place)(workspace, dataset, digest, ref)
+
+
+def why_gone(catalog: Catalog, dataset: str, digest: str) -> str:
+    """Why a catalog no longer has a version, as plugins know it; empty where none does.
+
+    Raises:
+        CatalogError: The catalog can't be read.
+    """
+    places = [plugin.gone for plugin in plugins() if plugin.gone]
+    return next(filter(None, (load(place)(catalog, dataset, digest) for place in places)), "")
+
+
+def hidden_names(catalog: Catalog) -> dict[str, str]:
+    """The names, `DATASET` or `DATASET@TARGET`, that listings leave out, each with the word that marks it.
+
+    Raises:
+        CatalogError: The catalog can't be read.
+    """
+    places = [plugin.hidden for plugin in plugins() if plugin.hidden]
+    return {name: word for place in reversed(places) for name, word in load(place)(catalog).items()}
 
 
 @cache

@@ -26,6 +26,7 @@
                        refs/<ref>/<seq>.json                  the moves of one ref: a hash-chained log
                        <package>.<kind>/….json                records that another package declares, see `doors.Record`
     environments/<sha256>.json                                the environment of decisions, which name it by this digest
+    <plugin>.<kind>/<dataset>/<name>/<seq>.json               what a plugin of this package knows of all datasets
     nodes/<node>.json                                         what a node holds, and when it said so; replaced
 
 It lies in a local directory or an object store. The compare-and-swap is the creation of a numbered record, which fails

@@ -50,7 +50,12 @@ _OF_A_DATASET = (
     # Of other packages: whatever the keys of `Record` can be.
     *(rf"{_FOREIGN}{_PART * depth}\.json" for depth in (1, 2, 3)),
 )
-_OF_ALL = (r"nodes/[\w.-]+\.json", rf"environments/{_HEX}\.json")
+_OF_ALL = (
+    r"nodes/[\w.-]+\.json",
+    rf"environments/{_HEX}\.json",
+    # Of this package's plugins: numbered, about a dataset and one of its names.
+    rf"{_FOREIGN}/{_NAME}{_PART}/{_NUMBER}",
+)
 # One expression, since a listing asks about tens of thousands of keys.
 _RECORD = re.compile(rf"{_DATASET}/(?:{'|'.join(_OF_A_DATASET)})|{'|'.join(_OF_ALL)}")
 _SHAPES = tuple(
@@ -120,7 +125,7 @@ class Records(Protocol):
         """Store a record, over the one that may be there."""
 
     def remove(self, key: str) -> None:
-        """Remove a record that may be there: only for kinds that decide nothing."""
+        """Remove a record that may be there: of a kind that decides nothing, or of a version that is removed."""
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys of records below `prefix`, which ends with a slash, sorted; other files are ignored.

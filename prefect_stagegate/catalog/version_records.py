@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_stagegate.catalog.records import corrupt
-from prefect_stagegate.doors import Record
+from prefect_stagegate.doors import Record, hidden_names, why_gone
 from prefect_stagegate.errors import UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.model import Entry, FailedObject, Origin, Pins
 from prefect_stagegate.model.manifest import Manifest, Seal, path_problem, row
@@ -38,6 +38,12 @@ _SPECS = Record("stagegate.specs", dict[str, Any])
 def dataset_names(catalog: Catalog) -> list[str]:
     """The names of all datasets, sorted."""
     return catalog.records.folders("datasets/")
+
+
+def listed_datasets(catalog: Catalog) -> list[str]:
+    """The names of the datasets that listings show, sorted: all but those that plugins hide."""
+    hidden = hidden_names(catalog)
+    return [name for name in dataset_names(catalog) if name not in hidden]
 
 
 def require_dataset(catalog: Catalog, dataset: str) -> None:
@@ -180,6 +186,43 @@ def staged_specs(catalog: Catalog, dataset: str, digest: str) -> Iterator[dict[s
         yield record["spec"]
 
 
+def remove_version(catalog: Catalog, dataset: str, digest: str, is_needed: Callable[[], bool]) -> bool:
+    """Remove a version's manifest, then its origins and what was measured of it. Judgments and specs stay.
+
+    Whoever calls it has recorded why, as `doors.why_gone` tells. `is_needed` is asked once both are gone: where a ref
+    was moved to the version in this moment, or it was staged again, they come back.
+
+    Returns:
+        Whether it is removed.
+    """
+    from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS
+
+    layouts: dict[str, RowLayout[Any]] = {
+        _path(dataset, "manifests", digest): ENTRIES,
+        _path(dataset, "origins", digest): ORIGINS,
+    }
+    removed = {key: _rows(catalog, layout, key) for key, layout in layouts.items()}
+    # The manifest first: without it, nobody takes the rest for a version.
+    for key in layouts:
+        catalog.records.remove(key)
+    needed = True
+    try:
+        needed = is_needed() or has_version(catalog, dataset, digest)
+    finally:
+        for key, data in reversed(removed.items()) if needed else ():
+            if data is not None:
+                catalog.records.create(key, data)
+    if needed:
+        return False
+    version, folder = digest.removeprefix("sha256:"), f"datasets/{dataset}"
+    for kind in ("failed", "profiles"):
+        for record in list(catalog.records.keys(f"{folder}/{kind}/{version}/")):
+            catalog.records.remove(record)
+    for kind in ("fleets", "transfers"):
+        catalog.records.remove(f"{folder}/{kind}/{version}.json")
+    return True
+
+
 def load_tables() -> None:
     """Import in the background what reads and writes manifests: it takes 0.15 s, mostly for pyarrow."""
     with suppress(RuntimeError):  # no thread can be started: the first use imports it
@@ -214,8 +257,9 @@ def _end(catalog: Catalog, key: str) -> bytes | None:
 def _require_version(catalog: Catalog, dataset: str, digest: str, data: bytes | None) -> bytes:
     if data is None:
         require_dataset(catalog, dataset)
+        why = why_gone(catalog, dataset, digest)
         raise UnknownRef(
-            f"The catalog has no version {digest} of {dataset}",
+            f"{dataset}@{digest} {why}" if why else f"The catalog has no version {digest} of {dataset}",
             hint=f"`stagegate ls {dataset}` lists its versions.",
             dataset=dataset,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -30,7 +30,7 @@ from prefect_stagegate.cli.printing import (
     say_line,
     write_output,
 )
-from prefect_stagegate.doors import offered
+from prefect_stagegate.doors import hidden_names, offered
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
 from prefect_stagegate.model import Address, EvidenceRevocation, Waiver
@@ -45,6 +45,9 @@ def ls(
     *,
     held: Annotated[bool, Parameter(negative="", help="List instead who holds what on this node, since when.")] = False,
     quarantine: Annotated[bool, Parameter(negative="", help="List instead what rotted on this node.")] = False,
+    every: Annotated[
+        bool, Parameter(name="--all", negative="", help="List also what listings leave out, marked.")
+    ] = False,
     json: Json = False,
     places: Places = Places(),
 ) -> None:
@@ -65,11 +68,22 @@ def ls(
         (_list_held if held else _list_quarantine)(places.open_cache(), dataset, json=json)
         return
     unreadable = UnreadableRecords()
-    lines = inspect.list_versions(places.workspace(), dataset, unreadable)
-    print_records(lines, _print_versions, unreadable, json=json)
+    workspace = places.workspace()
+    lines = inspect.list_versions(workspace, dataset, unreadable, every=every)
+    hidden = hidden_names(workspace.catalog) if every else {}
+    records: Sequence[object] = lines
+    if every:
+        records = [asdict(line) | {"hidden": _marks(line, hidden)} for line in lines]
+    print_records(records, lambda _: _print_versions(lines, hidden), unreadable, json=json)
 
 
-def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
+def _marks(line: inspect.VersionLine, hidden: Mapping[str, str]) -> dict[str, str]:
+    """The words for the dataset, and for refs that name the version, where other listings leave them out."""
+    names = (line.dataset, *(f"{line.dataset}@{ref}" for ref in line.refs))
+    return {name: hidden[name] for name in names if name in hidden}
+
+
+def _print_versions(lines: Sequence[inspect.VersionLine], hidden: Mapping[str, str]) -> None:
     if not lines:
         say(EMPTY_CATALOG)
         return
@@ -79,12 +93,17 @@ def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
     for line in lines:
         here = (", ".join(line.here_as) or "yes") if line.here else "-"
         holders = "; ".join(map(str, line.leases))
-        refs = ", ".join(line.refs) or "-"
+        refs = ", ".join(_marked(ref, hidden.get(f"{line.dataset}@{ref}")) for ref in line.refs) or "-"
+        name = _marked(line.dataset, hidden.get(line.dataset))
         facts = (str(line.files), bytes_text(line.bytes), str(line.pins or "-"))
         staged = f"{line.staged_at[:10]} {line.staged_at[11:16]} UTC" if line.staged_at else "-"
         decisions = ", ".join(f"{decision.target} {decision.outcome}" for decision in line.decisions) or "-"
-        rows.append((line.dataset, digest_text(line.digest), staged, refs, decisions, *facts, here, holders or "-"))
+        rows.append((name, digest_text(line.digest), staged, refs, decisions, *facts, here, holders or "-"))
     print_rows((*about, "on this node", "held by"), rows)
+
+
+def _marked(name: str, word: str | None) -> str:
+    return f"{name} ({word})" if word else name
 
 
 def show(

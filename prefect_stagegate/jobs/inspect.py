@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,7 @@ from prefect_stagegate.catalog.version_records import (
     require_dataset,
     version_digests,
 )
+from prefect_stagegate.doors import hidden_names
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.gating.policy import adoptions
 from prefect_stagegate.model import LATEST, Address, EvidenceRevocation, FailedObject, Pins, PolicyChange, Waiver
@@ -65,11 +66,15 @@ class VersionLine:
 
 
 def list_versions(
-    workspace: Workspace, dataset: str | None = None, unreadable: UnreadableRecords | None = None
+    workspace: Workspace,
+    dataset: str | None = None,
+    unreadable: UnreadableRecords | None = None,
+    *,
+    every: bool = False,
 ) -> list[VersionLine]:
     """List the versions of one dataset, or of all, in the order of their staging.
 
-    Records that can't be read are left out and collected.
+    Records that can't be read are left out and collected. With `every`, what is hidden is listed, too.
 
     Raises:
         UnknownDataset: There is no such dataset.
@@ -79,10 +84,13 @@ def list_versions(
         require_dataset(catalog, dataset)
     unreadable = unreadable or UnreadableRecords()
     leases = workspace.cache.leases.live(unreadable)
+    hidden = hidden_names(catalog)
     lines: list[VersionLine] = []
     with ThreadPoolExecutor(READERS, "stagegate-versions") as pool:
         for name in [dataset] if dataset else dataset_names(catalog):
-            refs = _Refs(workspace, name, unreadable)
+            if name in hidden and not (every or dataset):
+                continue
+            refs = _Refs(workspace, name, unreadable, () if every else hidden)
             staged = _staging_times(workspace, name, unreadable)
 
             def read(digest: str, name: str = name, refs: _Refs = refs) -> tuple[VersionLine | None, UnreadableRecords]:
@@ -229,9 +237,11 @@ def _staging_times(workspace: Workspace, dataset: str, unreadable: UnreadableRec
 class _Refs:
     """The refs of a dataset with the digests that they name: the catalog's, and this node's copies."""
 
-    def __init__(self, workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> None:
+    def __init__(
+        self, workspace: Workspace, dataset: str, unreadable: UnreadableRecords, hidden: Collection[str] = ()
+    ) -> None:
         heads = ref_heads(workspace.catalog, dataset, unreadable)
-        self.catalog = {name: head.entry.digest for name, head in heads.items()}
+        self.catalog = {name: head.entry.digest for name, head in heads.items() if f"{dataset}@{name}" not in hidden}
         self.node = workspace.cache.refs.of(dataset, unreadable)
 
 

@@ -11,6 +11,7 @@ from prefect_stagegate.catalog.environments import whole_statement
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.catalog.version_records import dataset_names, has_version
+from prefect_stagegate.doors import why_gone
 from prefect_stagegate.errors import CorruptRecord, StagegateError
 from prefect_stagegate.gate.overrides import why_out_of_time
 from prefect_stagegate.gate.records.attest import AttestedDecision, read_statement
@@ -71,7 +72,8 @@ def _audit_ref(workspace: Workspace, dataset: str, ref: str, keys: Sequence[str]
         entries, head = workspace.catalog.ref_log(dataset, ref).chain()
     except StagegateError as error:
         return Chain(dataset, ref, 0, "", 0, 0, (str(error),))
-    problems = [f"entry {entry.seq}: {problem}" for entry in entries for problem in _problems(workspace, entry, keys)]
+    found = ((entry, _problems(workspace, entry, entries[-1], keys)) for entry in entries)
+    problems = [f"entry {entry.seq}: {problem}" for entry, of_entry in found for problem in of_entry]
     signed = 0
     for entry in entries if keys else ():
         with suppress(CorruptRecord):  # told above, as a problem of the entry
@@ -89,9 +91,11 @@ def _audit_policy(workspace: Workspace, dataset: str) -> Chain | None:
     return Chain(dataset, "", len(entries), head, 0, 0, ()) if entries else None
 
 
-def _problems(workspace: Workspace, entry: RefEntry, keys: Sequence[str]) -> Iterator[str]:
-    """What is wrong with an entry of a log whose chain is unbroken."""
-    if not has_version(workspace.catalog, entry.dataset, entry.digest):
+def _problems(workspace: Workspace, entry: RefEntry, last: RefEntry, keys: Sequence[str]) -> Iterator[str]:
+    """What is wrong with an entry of a log whose chain is unbroken; `last` is its last one."""
+    version = (workspace.catalog, entry.dataset, entry.digest)
+    # A version that was removed on record is missing only where the ref names it still.
+    if not has_version(*version) and (entry.digest == last.digest or not why_gone(*version)):
         yield f"the catalog no longer has the version {entry.digest} that it names"
     if entry.ref == LATEST:
         return  # staging moves it, and no gate decides

@@ -6,7 +6,7 @@ reads a dataset for the first time checks the logs of its refs, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.refs import REFS, ref_heads
 from prefect_stagegate.catalog.version_records import dataset_names, has_version, require_dataset, staged_spec
 from prefect_stagegate.clock import moment, now
-from prefect_stagegate.doors import load, plugins
+from prefect_stagegate.doors import hidden_names, load, plugins
 from prefect_stagegate.errors import CatalogError, CorruptRecord, SourceError, StagegateError
 from prefect_stagegate.gate.approval_counting import count_answers, why_request_ended
 from prefect_stagegate.gate.approval_parameters import APPROVAL, approval_asked_by
@@ -79,7 +79,7 @@ class DatasetStatus:
     anybody_may_change: bool
     """Whether the adopted policy has no rule that says who must agree to another."""
     refs: tuple[RefStatus, ...]
-    """`latest` first, then each target that has a gate or a log."""
+    """`latest` first, then each target that has a gate or a log and is not hidden."""
     proposed: tuple[PolicyChange, ...]
     """How the policy in the spec of `latest` differs from the adopted one."""
     changed_since: tuple[PolicyChange, ...]
@@ -110,7 +110,9 @@ def status(
     most: int | None = None,
     holders: Holders | None = None,
 ) -> list[DatasetStatus]:
-    """Give the status of one dataset, or of all; those whose policy is damaged are left out and collected.
+    """Give the status of one dataset, or of all that are not hidden.
+
+    Those whose policy is damaged are left out and collected.
 
     Of all datasets, also those are left out whose signed answers can't be verified on this node. With `most`, only the
     first so many of them are read. `holders` gives the names of the nodes that hold a version complete; by default, by
@@ -123,14 +125,15 @@ def status(
     catalog, time = workspace.catalog, now()
     if dataset:
         require_dataset(catalog, dataset)
-    names = [dataset] if dataset else dataset_names(catalog)[:most]
+    hidden = hidden_names(catalog)
+    names = [dataset] if dataset else [name for name in dataset_names(catalog) if name not in hidden][:most]
     holders = holders or find_holders(workspace, unreadable)
 
     def read(name: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
         lost = UnreadableRecords()
         try:
             with lost.skip(name):
-                return _DatasetReader(workspace, name, time, holders, lost).status(), lost
+                return _DatasetReader(workspace, name, time, holders, hidden, lost).status(), lost
         except StagegateError as error:
             # Nothing here verifies the signatures of its answers: that ends no other dataset's status.
             if dataset or isinstance(error, SourceError):
@@ -156,9 +159,16 @@ class _DatasetReader:
     """Reads the status of one dataset; each listing and each record once."""
 
     def __init__(
-        self, workspace: Workspace, dataset: str, time: datetime, holders: Holders, unreadable: UnreadableRecords
+        self,
+        workspace: Workspace,
+        dataset: str,
+        time: datetime,
+        holders: Holders,
+        hidden: Collection[str],
+        unreadable: UnreadableRecords,
     ) -> None:
         self._workspace, self._dataset, self._time, self._holders = workspace, dataset, time, holders
+        self._hidden = hidden
         self._catalog, self._unreadable = workspace.catalog, unreadable
         self._adoption = policy_log(self._catalog, dataset).head()
         self._policy: Mapping[str, Any] = self._adoption.policy if self._adoption else {}
@@ -175,6 +185,8 @@ class _DatasetReader:
         spec = cache(lambda: spec_under(self._policy, self._dataset))  # read only where a request is open
         refs, lines = [], []
         for ref in dict.fromkeys((LATEST, *self._gates, *heads, *self._problems)):
+            if f"{self._dataset}@{ref}" in self._hidden:
+                continue
             head = heads.get(ref)
             requests = self._requests(ref, head, lambda ref=ref: spec().gate(ref))  # type: ignore[misc]
             refs.append(_ref_status(ref, head, requests))

@@ -106,9 +106,11 @@ def repair_files(
     """Replace files of a version's view by sound ones. Bytes that the cache doesn't hold are fetched again.
 
     Raises:
+        StagegateError: A plugin does not allow it, as for a fetch.
         UsageError: No stored spec has the version's sources.
         TransferFailed: Some can't be fetched; the error names them, and their files stay. The others are replaced.
     """
+    require_allowed("fetch", workspace, dataset, digest, "")
     paths = {entry.path for entry in entries}
     meter = Meter(phase=Phase.FETCHING)
     with (

@@ -229,6 +229,11 @@ def read_node(catalog: Catalog, name: str) -> NodeRecord | None:
     return record
 
 
+def node_names(catalog: Catalog) -> list[str]:
+    """The names of all nodes that ever wrote a record, sorted; see `Plugin.nodes`."""
+    return catalog.names(NODES)
+
+
 def read_nodes(catalog: Catalog, unreadable: UnreadableRecords) -> list[NodeRecord]:
     """The newest record of each node, sorted by name. `unreadable` collects those that can't be read."""
 

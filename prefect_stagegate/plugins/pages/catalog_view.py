@@ -11,7 +11,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, gate_records
 from prefect_stagegate.catalog.refs import REFS
-from prefect_stagegate.catalog.version_records import dataset_names, read_seal
+from prefect_stagegate.catalog.version_records import listed_datasets, read_seal
+from prefect_stagegate.doors import hidden_names
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.review.decisions import RecordedDecision, decision_line
 from prefect_stagegate.jobs.review.inbox import InboxLine
@@ -26,7 +27,7 @@ T = TypeVar("T")
 DERIVED = 200_000
 """Derived values that are kept, about 1 kB each: rows of versions, entries of logs."""
 HOLDERS_FRESH = 5.0
-"""Seconds for which is believed who holds which version."""
+"""Seconds for which is believed who holds which version, and what listings leave out."""
 OVERVIEW_FRESH, OVERVIEW_STALE = 10.0, 300.0
 """Seconds for which the overview is believed, and after which no older one is shown."""
 EVENTS = 12
@@ -128,6 +129,8 @@ class CatalogView:
         background = self._background = ThreadPoolExecutor(2, "stagegate-background")
         self._holders = Refreshed(self._find_holders, background, fresh=HOLDERS_FRESH)
         """Read once for many datasets."""
+        self._hidden = Refreshed(lambda: hidden_names(self.catalog), background, fresh=HOLDERS_FRESH)
+        """What listings leave out; the records about it are no dataset's."""
         self._begun: list[_Known] = []
         """What the reading of the overview that goes on has read so far."""
         self._recent: dict[Callable[[Workspace], Any], Refreshed[Any]] = {}
@@ -143,7 +146,7 @@ class CatalogView:
         try:
             return self._overview.get_with_age(first=FIRST_SECONDS)
         except TimeoutError:
-            names = dataset_names(self.catalog)
+            names = listed_datasets(self.catalog)
             return self._overview_of(names, list(self._begun)), 0.0
 
     def recent(self, make: Callable[[Workspace], T], **times: float) -> T:
@@ -227,7 +230,7 @@ class CatalogView:
         return VersionFigures(digest, sums.files, sums.bytes, decisions, drift)
 
     def _read_overview(self) -> Overview:
-        names, begun = dataset_names(self.catalog), list[_Known]()
+        names, begun = listed_datasets(self.catalog), list[_Known]()
         self._begun = begun
         for known in self._overview_readers.map(self._known, names):
             begun.append(known)
@@ -243,7 +246,9 @@ class CatalogView:
         for _, lost, _ in read:
             unreadable.update(lost)
         statuses = [known for known, _, _ in read if known]
-        events = sorted((event for _, _, events in read for event in events), key=lambda event: event.at, reverse=True)
+        hidden = self._hidden.get()
+        moves = (event for _, _, events in read for event in events if f"{event.dataset}@{event.target}" not in hidden)
+        events = sorted(moves, key=lambda event: event.at, reverse=True)
         return Overview(
             tuple(names),
             tuple(inbox(statuses, unreadable)),
@@ -274,7 +279,8 @@ class CatalogView:
 
     def _status(self, dataset: str, oldest: float) -> tuple[DatasetStatus | None, UnreadableRecords]:
         """What a dataset is at, derived at most `oldest` seconds ago, or since its last new record."""
-        key, unreadable = (dataset, self._copies.generation(dataset), "status"), UnreadableRecords()
+        hidden = frozenset(name for name in self._hidden.get() if name.partition("@")[0] == dataset)
+        key, unreadable = (dataset, self._copies.generation(dataset), "status", hidden), UnreadableRecords()
         kept: tuple[DatasetStatus, float] | None = self._derived.get(key)
         if kept and time.monotonic() - kept[1] < oldest:
             return kept[0], unreadable

@@ -17,5 +17,6 @@ PLUGIN = Plugin(
         "version": f"{__name__}.run_sections:run_section",
         "recall": f"{__name__}.run_sections:recall_section",
     },
+    keeps={"used": f"{__name__}.use_records:why_used"},
     uses={name: f"{__name__}.use_log:{name}" for name in ("begin", "log", "tags")},
 )

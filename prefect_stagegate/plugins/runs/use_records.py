@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import decode
@@ -24,7 +24,11 @@ from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.show.legible import legible_text, one_line, shortened
 from prefect_stagegate.sources import public_url
+from prefect_stagegate.units import count_text
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
+
+if TYPE_CHECKING:
+    from prefect_stagegate.workspace import Workspace
 
 T = TypeVar("T")
 KEPT = 1000
@@ -150,6 +154,12 @@ def record_ended(catalog: Catalog, dataset: str, digest: str, name: str, models:
 def use_names(catalog: Catalog, kind: Record[Any], dataset: str, digest: str) -> list[str]:
     """The names of a version's records of uses, the oldest first."""
     return [name for name in catalog.names(kind, dataset, digest) if _NAME.fullmatch(name)]
+
+
+def why_used(workspace: Workspace, dataset: str, digest: str) -> str:
+    """Why a version may not be removed from the catalog: runs used it; see `Plugin.keeps`."""
+    runs = {name[-16:] for name in use_names(workspace.catalog, BEGUN, dataset, digest)}
+    return f"{count_text(len(runs), 'run')} used it" if runs else ""
 
 
 def read_uses(

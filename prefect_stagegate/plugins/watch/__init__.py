@@ -19,6 +19,7 @@ PLUGIN = Plugin(
     ),
     flows={"watch": f"{__name__}.watch_flow:watch"},
     guards={"promote": f"{__name__}.watch_records:require_not_held"},
+    keeps={"held": f"{__name__}.watch_records:why_held"},
     sections={"report": f"{__name__}.watch_section:watch_section"},
     spec_keys={"gates.watch": f"{__name__}.watch_keys:WATCH"},
 )

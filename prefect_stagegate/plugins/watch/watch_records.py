@@ -130,3 +130,10 @@ def require_not_held(workspace: Workspace, dataset: str, _digest: str, target: s
             hint=f"Once that is settled: `stagegate watch release {dataset}@{target} --reason TEXT`.",
             dataset=dataset,
         )
+
+
+def why_held(workspace: Workspace, dataset: str, digest: str) -> str:
+    """Why a version may not be removed from the catalog: a target is held because of it; see `Plugin.keeps`."""
+    targets = workspace.catalog.folders(HOLDS, dataset)
+    holds = ((target, hold_of(workspace.catalog, dataset, target)) for target in targets)
+    return next((f"{target} is held: {hold.why}" for target, hold in holds if hold and hold.digest == digest), "")

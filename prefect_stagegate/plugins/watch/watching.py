@@ -15,6 +15,7 @@ from threading import Event
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.catalog.version_records import dataset_names, read_manifest
 from prefect_stagegate.clock import moment, now, stamp
+from prefect_stagegate.doors import hidden_names
 from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef, UsageError
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.evidence_rules import run_check
@@ -75,11 +76,15 @@ class Watched:
 
 
 def watched_targets(workspace: Workspace, unreadable: UnreadableRecords) -> Iterator[Watched]:
-    """All targets that are watched and name a version."""
+    """All targets that are watched, name a version and are not hidden."""
+    hidden = hidden_names(workspace.catalog)
     for dataset in dataset_names(workspace.catalog):
+        if dataset in hidden:
+            continue
         with skipping(unreadable, dataset):
             for target, gate in adopted_spec(workspace, dataset).gates.items():
-                if watch_of(gate) and workspace.catalog.ref(dataset, target):
+                is_shown = f"{dataset}@{target}" not in hidden
+                if watch_of(gate) and is_shown and workspace.catalog.ref(dataset, target):
                     yield watched_target(workspace, Address(dataset, target))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from prefect_stagegate.catalog.version_records import dataset_names, version_digests
+from prefect_stagegate.catalog.version_records import listed_datasets, version_digests
 from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import CatalogError, SourceError
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET
@@ -30,7 +30,7 @@ def catalog_samples(workspace: Workspace) -> Iterator[Sample]:
     """The metrics of the catalog; where it can't be read, only that."""
     began, unreadable = time.perf_counter(), UnreadableRecords()
     try:
-        names = dataset_names(workspace.catalog)
+        names = listed_datasets(workspace.catalog)
         statuses = status(workspace, "", unreadable, most=MOST_DATASETS)
         with ThreadPoolExecutor(READERS, "stagegate-metrics") as pool:
             numbers = list(pool.map(lambda name: len(version_digests(workspace.catalog, name)), names[:MOST_DATASETS]))
