@@ -1,0 +1,166 @@
+"""A node's part in an erasure: remove the blobs and all views that have them, look again, and record what is left.
+
+    views of the dataset → trash, or only their files where a job reads them → blobs → quarantine → look again → record
+
+A blob is unlinked, not overwritten.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from prefect_stagegate.cache.blob_verification import is_blob
+from prefect_stagegate.cache.gc import empty_trash
+from prefect_stagegate.cache.layout import Layout, explained
+from prefect_stagegate.cache.leases import LeaseKind, require_locks
+from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.catalog.version_records import dataset_names, has_version, read_manifest
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.durable import sync_volume, walk_folders
+from prefect_stagegate.jobs.upkeep.maintain import report_collection
+from prefect_stagegate.plugins.retention.erasure import (
+    ERASURES,
+    Erasure,
+    NodeErasure,
+    erasures_of,
+    node_erasure,
+    put_node_erasure,
+)
+from prefect_stagegate.units import digest_text
+from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
+
+SHOWN = 20
+"""Lines of what is left that a record has, at most."""
+
+
+def erased_datasets(workspace: Workspace) -> list[str]:
+    """The datasets that have erasures."""
+    catalog = workspace.catalog
+    return [dataset for dataset in dataset_names(catalog) if catalog.numbers(ERASURES, dataset)]
+
+
+def erase_on_node(workspace: Workspace, dataset: str) -> list[NodeErasure]:
+    """Do all erasures of a dataset on this node, and record what is left. Doing it again records only what changed.
+
+    Raises:
+        CacheError: The cache can't be changed, or lies where locks don't tell who uses it.
+        CatalogError: The catalog can't be read or written.
+    """
+    node, reports = workspace.settings.node, list[NodeErasure]()
+    for erasure in erasures_of(workspace.catalog, dataset):
+        blobs, left = _erase(workspace, dataset, erasure)
+        shown = (*left[:SHOWN], *([f"and {len(left) - SHOWN} more"] if len(left) > SHOWN else []))
+        reports.append(NodeErasure(erasure.number, node, not left, blobs, shown, stamp(now())))
+    if reports:
+        # Before the answers, so that the node's own record contradicts none of them.
+        report_collection(lambda: workspace)
+    for report in reports:
+        last = node_erasure(workspace.catalog, dataset, report.number, node)
+        if not last or report.blobs or (last.is_proved, last.left) != (report.is_proved, report.left):
+            put_node_erasure(workspace.catalog, dataset, report)
+    return reports
+
+
+def _erase(workspace: Workspace, dataset: str, erasure: Erasure) -> tuple[int, list[str]]:
+    """Do one erasure here. Returns how many blobs went, and why something is left."""
+    layout = workspace.cache.layout
+    with explained("erase entries", layout.root):
+        require_locks(layout.root, layout.trash)
+        left = []
+        for digest, paths in _views(workspace, dataset, erasure):
+            left += _strip(workspace, dataset, digest, paths)
+        empty_trash(layout)
+        blobs, others = _remove_blobs(layout, erasure.digests)
+        _empty_quarantine(layout, erasure.digests)
+        sync_volume(layout.root)  # so that no name comes back after a power cut
+        left += others
+        for digest, paths in _views(workspace, dataset, erasure):
+            view = layout.view(dataset, digest)
+            left += [f"{digest_text(digest)} has {path}" for path in paths if os.path.lexists(view / path)]
+    return blobs, left
+
+
+def _views(workspace: Workspace, dataset: str, erasure: Erasure) -> Iterator[tuple[str, list[str]]]:
+    """The views of versions that have such an entry, with the paths of all of these; also of versions staged since."""
+    layout, blobs = workspace.cache.layout, erasure.digests
+    for digest in workspace.cache.views.of(dataset):
+        if has_version(workspace.catalog, dataset, digest):
+            entries = read_manifest(workspace.catalog, dataset, digest).entries()
+            paths = [entry.path for entry in entries if entry.digest in blobs]
+        else:  # it expired, so its files have to tell
+            paths = list(_same_files(layout.view(dataset, digest), erasure))
+        if paths:
+            yield digest, paths
+
+
+def _same_files(view: Path, erasure: Erasure) -> Iterator[str]:
+    by_size: dict[int, set[str]] = {}
+    for entry in erasure.entries:
+        by_size.setdefault(entry.size, set()).add(entry.digest)
+    for path in _files(view):
+        digests = by_size.get(path.lstat().st_size, ())
+        if any(is_blob(str(path), digest) for digest in digests):
+            yield str(path.relative_to(view))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for _, entries in walk_folders(root, skip=OSError):
+        yield from (Path(entry) for entry in entries if not entry.is_dir() and not entry.is_symlink())
+
+
+def _strip(workspace: Workspace, dataset: str, digest: str, paths: Iterable[str]) -> list[str]:
+    """Remove a view; while jobs use it, only the entries' files. Returns who keeps the rest."""
+    views, unreadable = workspace.cache.views, UnreadableRecords()
+    # Nobody begins to read meanwhile. A pin promises a whole version, which this one is no longer.
+    with workspace.cache.leases.frozen(unreadable) as leases:
+        using = [lease for lease in leases if lease.kind is not LeaseKind.PIN and lease.keeps(dataset, digest)]
+        if not using and not unreadable.all:
+            with suppress(FileNotFoundError):  # a collection took it
+                views.discard(dataset, digest)
+            return []
+    views.remove(dataset, digest, paths)
+    holders = [*map(str, using), *(record.problem for record in unreadable.all)]
+    return [f"{digest_text(digest)} without the entries' files stays for {holder}" for holder in holders]
+
+
+def _remove_blobs(layout: Layout, digests: Iterable[str]) -> tuple[int, list[str]]:
+    """Unlink blobs that nothing else links to. Returns how many went, and what links to the others."""
+    count, linked = 0, dict[int, str]()
+    for digest in sorted(digests):
+        path = layout.blob(digest)
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue
+        if status.st_nlink > 1:
+            linked[status.st_ino] = digest
+        else:
+            path.unlink(missing_ok=True)
+            count += 1
+    return count, sorted(_links(layout, linked)) if linked else []
+
+
+def _links(layout: Layout, linked: dict[int, str]) -> Iterator[str]:
+    """Who else has blobs, by their inodes."""
+    seen: set[int] = set()
+    for path in _files(layout.views):
+        if (inode := path.lstat().st_ino) in linked:
+            seen.add(inode)
+            parts = path.relative_to(layout.views).parts
+            view, name = "@sha256:".join(parts[:2]), "/".join(parts[2:])
+            yield f"{view} has the same bytes as {name}: erase them there, too"
+    for inode in linked.keys() - seen:
+        yield f"a job that is running, or was killed within a day, holds {linked[inode][:19]}…"
+
+
+def _empty_quarantine(layout: Layout, digests: Iterable[str]) -> None:
+    names = {digest.removeprefix("blake3:") for digest in digests}
+    quarantine = Quarantine(layout)
+    for path in list(quarantine.files()):
+        if path.name.partition("-")[0] in names:
+            path.unlink(missing_ok=True)
+    quarantine.tidy()

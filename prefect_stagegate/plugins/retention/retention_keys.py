@@ -1,0 +1,40 @@
+"""The key `retain` of a spec. Every spec imports this module."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field
+
+from prefect_stagegate.spec.fields import Duration, SpecModel
+
+Age = Annotated[Duration, Field(ge=timedelta(hours=1))]
+
+
+class RetainSpec(SpecModel):
+    """Which versions stay. The others go when somebody runs `stagegate expire`."""
+
+    newest: int = Field(default=1, ge=1, le=100_000, description="The versions that were staged last.", examples=[10])
+    named: bool = Field(default=True, description="Those that a target ever named.")
+    used: bool = Field(default=True, description="Those that a recorded run used, and so its models.")
+    younger_than: Age | None = Field(
+        default=None, description="Those that were staged within this time.", examples=["90d"]
+    )
+
+
+RETAIN = (
+    RetainSpec | None,
+    Field(
+        default=None,
+        description="Which versions stay when `stagegate expire` runs; each rule keeps some. Without it, none goes. "
+        "What a ref names now always stays.",
+        examples=[{"newest": 10, "named": True, "used": True, "younger_than": "90d"}],
+    ),
+)
+
+
+def retain_of(spec: object) -> RetainSpec | None:
+    """The `retain` of a spec."""
+    keys: RetainSpec | None = getattr(spec, "retain", None)
+    return keys

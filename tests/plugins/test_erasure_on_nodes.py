@@ -1,0 +1,55 @@
+"""An erasure on five nodes, of which one is down and one lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.model import Address
+from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node
+from prefect_stagegate.plugins.retention.erasure import (
+    NodeErasure,
+    erasure_status,
+    glob_of,
+    plan_erasure,
+    put_node_erasure,
+    record_erasure,
+)
+from prefect_stagegate.unreadable import UnreadableRecords
+from tests.support.scenario import Scenario
+
+NODES = ("gpu-1", "gpu-2", "gpu-3", "gpu-4", "gpu-5")
+
+
+def test_record_says_which_nodes_proved_it(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path, gates={"production": {"require": ["license"]}})
+    (scenario.nas / "ada.csv").write_text("name\nada\n")
+    scenario.write("a,b\n1,2\n")
+    nodes = {name: scenario.node(cache=name) for name in NODES}
+    digest = stage(nodes["gpu-1"], scenario.spec()).digest
+    for node in nodes.values():
+        stage(node, Address("things", digest))
+
+    def standings() -> dict[str, str]:
+        found = erasure_status(nodes["gpu-1"], "things", UnreadableRecords())
+        return {each.node: each.standing.value for each in found}
+
+    def blobs(name: str) -> int:
+        files = [path for path in (tmp_path / name).rglob("*") if path.is_file() and not path.is_symlink()]
+        return sum(path.read_bytes() == b"name\nada\n" for path in files)
+
+    assert all(blobs(name) for name in NODES)
+    planned = plan_erasure(nodes["gpu-1"], "things", "", glob_of(("ada.csv",), ()))
+    record_erasure(nodes["gpu-1"], "things", *planned, "consent withdrawn")
+    assert standings() == dict.fromkeys(NODES, "no answer")
+    for name in NODES[:3]:
+        assert erase_on_node(nodes[name], "things")[-1].is_proved
+    lie = NodeErasure(1, "gpu-5", is_proved=True, blobs=1, left=(), at=stamp(now()))
+    put_node_erasure(nodes["gpu-5"].catalog, "things", lie)
+    assert standings() == {**dict.fromkeys(NODES[:3], "proved"), "gpu-4": "no answer", "gpu-5": "contradicted"}
+    assert [blobs(name) > 0 for name in NODES] == [False, False, False, True, True]
+    for name in NODES[3:]:
+        erase_on_node(nodes[name], "things")
+    assert standings() == dict.fromkeys(NODES, "proved")
+    assert not any(blobs(name) for name in NODES)

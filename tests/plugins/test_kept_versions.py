@@ -1,0 +1,39 @@
+"""What other plugins keep from expiring: versions that runs used, and one because of which a target is held."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.plugins.retention.expire import expire
+from prefect_stagegate.plugins.runs.use_records import TrackedRun, UseBegun, record_begun
+from prefect_stagegate.plugins.watch.watch_records import HOLDS, Hold
+from prefect_stagegate.unreadable import UnreadableRecords
+from tests.support.scenario import ADA, Scenario
+
+
+def kept(scenario: Scenario) -> dict[str, str]:
+    fates = expire(scenario.node(), ["things"], UnreadableRecords(), dry_run=True)
+    return {fate.digest: "; ".join(fate.kept_by) for fate in fates if fate.kept_by}
+
+
+def test_runs_and_holds_keep_versions(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path, gates={"production": {"require": ["license"]}}, retain={"newest": 1})
+    used, failed, plain, _ = (scenario.deliver(f"a\n{number}\n").digest for number in range(4))
+    node = scenario.node()
+    use = UseBegun(TrackedRun("mlflow", "3f2a"), "latest", "ada", "gpu-1", stamp(now()))
+    record_begun(node.catalog, "things", used, use)
+    held = Hold(is_held=True, why="loss went up", digest=failed, who=ADA, at=stamp(now()))
+    node.catalog.add(HOLDS, held, "things", "production")
+    assert kept(scenario)[used] == "1 run used it"
+    assert kept(scenario)[failed] == "production is held: loss went up"
+    assert plain not in kept(scenario)
+
+
+def test_policy_may_do_without_what_runs_used(tmp_path: Path) -> None:
+    keys = {"newest": 1, "used": False}
+    scenario = Scenario(tmp_path, gates={"production": {"require": ["license"]}}, retain=keys)
+    used, _ = (scenario.deliver(f"a\n{number}\n").digest for number in range(2))
+    use = UseBegun(TrackedRun("mlflow", "3f2a"), "latest", "ada", "gpu-1", stamp(now()))
+    record_begun(scenario.node().catalog, "things", used, use)
+    assert used not in kept(scenario)
