@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pages.markdown import NONE, code, link, names, page, prose
 from prefect_stagegate import doors
 from prefect_stagegate.gate import known_checks
+from prefect_stagegate.plugins.retention.retention_keys import RetainSpec
 from prefect_stagegate.plugins.signatures.signature import SignerIdentity
 from prefect_stagegate.spec import json_schema
 from prefect_stagegate.spec.csv_dialect import CsvSpec
@@ -136,6 +137,13 @@ SECTIONS = (
     ),
     Section("policy", PolicySpec, ("policy",), ""),
     Section("policy: change, overrides", RuleSpec, ("policy", "change"), "", has_example=False),
+    Section(
+        "retain",
+        RetainSpec,
+        ("retain",),
+        "[Keep and forget](../how-to/keep-and-forget.md) says what goes, and when.",
+        has_example=False,
+    ),
 )
 HEADINGS = {section.model.__name__: section.heading for section in SECTIONS}
 
