@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider test-trackers test-torch missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-reading bench-sources bench-steps bench-unchanged docs lock pictures reference release schema clean
+.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider test-trackers test-torch missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-reading bench-rows bench-sources bench-steps bench-unchanged docs lock pictures reference release schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -198,6 +198,9 @@ $(READING)/.installed: | $(BIN)/uv
 
 bench-reading: setup $(READING)/.installed ## measure reading a data set while it arrives, beside other readers; as root; SAMPLES= of 200 kB, FLAGS=
 	$(BIN)/python -m benchmarks.reading $(if $(SAMPLES),--samples $(SAMPLES)) $(FLAGS)
+
+bench-rows: setup ## measure `diff --rows` beside an anti-join of DuckDB; ROWS= in FILES= files, FLAGS=
+	$(BIN)/python -m benchmarks.rows --rows $(or $(ROWS),20000000) --files $(or $(FILES),40) $(FLAGS)
 
 bench-unchanged: setup ## measure staging again what did not change, and looking at it; FILES= and OBJECTS= say of how much
 	$(BIN)/python -m benchmarks.unchanged --files $(or $(FILES),100000) --objects $(or $(OBJECTS),20000)

@@ -93,7 +93,7 @@ _TABLE: dict[str, tuple[tuple[str, ...], ...]] = {
         ),
         ("show", "look_commands", "Show one version: its digest, its size and its entries."),
         ("report", "record_commands", "Draw the report of a recorded decision again."),
-        ("diff", "look_commands", "Show how the entries of two versions differ."),
+        ("diff", "look_commands", "Show how the entries of two versions differ, or the rows of their tables."),
         ("history", "record_commands", "Show who moved which ref to which version, when and why."),
         ("decisions", "record_commands", "List the gates' decisions about a dataset's versions, the oldest first."),
         ("verify-attestation", "record_commands", "Verify the attestation of a decision."),

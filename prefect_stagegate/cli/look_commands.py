@@ -21,6 +21,7 @@ from prefect_stagegate.cli.printing import (
     EMPTY_CATALOG,
     end_unreadable,
     print_failed,
+    print_json,
     print_json_list,
     print_records,
     print_result,
@@ -30,11 +31,13 @@ from prefect_stagegate.cli.printing import (
     say_line,
     write_output,
 )
+from prefect_stagegate.cli.progress_display import shown_work
 from prefect_stagegate.doors import hidden_names, offered
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
 from prefect_stagegate.model import Address, EvidenceRevocation, Waiver
 from prefect_stagegate.model.manifest import Change, Difference, row
+from prefect_stagegate.show.document import Cell, Section, Table, Text
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -194,13 +197,31 @@ def _print_facts(
 _CHANGE_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 
 
-def diff(old: str, new: str, /, *, every: All = False, json: Json = False, places: Places = Places()) -> None:
-    """Show how the entries of two versions differ.
+def diff(
+    old: str,
+    new: str,
+    /,
+    *,
+    rows: Annotated[bool, Parameter(negative="", help="Compare the rows of the contract's tables instead.")] = False,
+    key: Annotated[
+        str,
+        Parameter(
+            metavar="COLUMNS",
+            help="With --rows: the columns that tell which rows are the same, with commas between. Without, whole rows "
+            "are compared.",
+        ),
+    ] = "",
+    every: All = False,
+    json: Json = False,
+    places: Places = Places(),
+) -> None:
+    """Show how the entries of two versions differ, or the rows of their tables.
 
     For example:
 
     - `stagegate diff nycflights@production nycflights@latest`
     - `stagegate diff nycflights@latest~1 nycflights`
+    - `stagegate diff nycflights@production nycflights --rows --key flight,time_hour`
 
     Parameters
     ----------
@@ -209,6 +230,18 @@ def diff(old: str, new: str, /, *, every: All = False, json: Json = False, place
     new
         The same; may be another dataset.
     """
+    if key and not rows:
+        raise UsageError("--key belongs to --rows", hint="Add --rows, or leave --key out.")
+    if rows:
+        columns = [name for name in key.split(",") if name]
+        compare = offered("comparisons", "rows", "--rows")
+        with shown_work(f"diff {old} {new}", "none" if json else "auto") as progress:
+            section = compare(places.workspace(), Address.parse(old), Address.parse(new), columns, progress)
+        if json:
+            print_json(section.values)
+        else:
+            _print_section(section)
+        return
     changes = inspect.compare(places.workspace(), Address.parse(old), Address.parse(new))
     if json:
         print_json_list(changes)
@@ -224,6 +257,23 @@ def diff(old: str, new: str, /, *, every: All = False, json: Json = False, place
         + ", ".join(f"{counts[change]:,} {change}" for change in Change if counts[change])
         + "."
     )
+
+
+def _print_section(section: Section) -> None:
+    """Print what a plugin says: texts as lines, tables as tables."""
+    for part in section.parts:
+        if isinstance(part, Text):
+            say_line(part.text)
+        elif isinstance(part, Table):
+            if part.title:
+                say_line(part.title)
+            print_rows(part.head, ([_cell_text(cell) for cell in row] for row in part.rows))
+            if part.more:
+                say(f"… and {part.more:,} more; --json has all")
+
+
+def _cell_text(cell: Cell) -> str:
+    return " ".join(f"{cell.text} ({cell.below})".split()) if cell.below else cell.text
 
 
 def _counted(changes: Iterable[Difference], counts: Counter[Change]) -> Iterator[Difference]:

@@ -24,6 +24,7 @@ ROWS = (
     ("start.md", "how-to/roll-back.md", "how-to/contract.md"),
     ("start.md", "how-to/require-readiness.md"),
     ("start.md", "events.md"),
+    ("start.md", "how-to/compare.md"),
 )
 """Pages of which each goes on from the one before it."""
 

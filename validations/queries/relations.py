@@ -67,7 +67,8 @@ def relation_of(
         table: At least one file.
         filename: The name of a column to add, which holds each row's file.
         as_text: Read all values of text files as text, numbers too.
-        only: With `filename`, the Parquet files to read; the columns are those of all. By default all are read.
+        only: With `filename`, the files to read; the columns and types are those of all. By default all are read, and
+            JSON is in any case.
 
     Raises:
         duckdb.Error: An Arrow or CSV file can't be read.
@@ -105,10 +106,12 @@ def _part(
         columns = "CAST(COLUMNS(*) AS VARCHAR)" if as_text else json_columns(connection, paths)
         return f"SELECT {columns} FROM {read_json(paths, filename=filename)}"  # noqa: S608 - names are quoted
     if kind == "arrow":
-        readers = [ArrowFiles(group, schema, PATH) for group, schema in by_columns(paths)]
+        readers = [ArrowFiles(_chosen(group, only), schema, PATH) for group, schema in by_columns(paths)]
     else:
         schema = schema_of(paths, reading, as_text=as_text)
-        readers = [ArrowFiles(paths, schema, PATH, partial(typed_batches, schema=schema, csv=reading.csv))]
+        readers = [
+            ArrowFiles(_chosen(paths, only), schema, PATH, partial(typed_batches, schema=schema, csv=reading.csv))
+        ]
     stream = f"stagegate_stream_{next(_STREAMS)}"
     for number, reader in enumerate(readers):
         connection.register(f"{stream}_{number}", reader)
@@ -116,6 +119,10 @@ def _part(
     connection.execute(f"CREATE TEMPORARY VIEW {stream} AS {streams}")
     columns = f"* EXCLUDE ({PATH})" + (f", {PATH} AS {identifier(filename)}" if filename else "")
     return f"SELECT {columns} FROM {stream}"  # noqa: S608 - names are quoted
+
+
+def _chosen(paths: Sequence[Path], only: Collection[str]) -> Sequence[Path]:
+    return [path for path in paths if str(path) in only] if only else paths
 
 
 def texts(values: Iterable[str]) -> str:

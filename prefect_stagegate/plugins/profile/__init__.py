@@ -1,4 +1,4 @@
-"""Profiles of columns, drift, duplicates, balance, personal data, and what contracts could say."""
+"""Profiles of columns, trends, drift, duplicates, balance, personal data, and what contracts could say."""
 
 from prefect_stagegate.doors import Checks, Command, Plugin
 
@@ -14,8 +14,15 @@ PLUGIN = Plugin(
             f"{__name__}.commands:suggest",
             "Write columns and suites for a version's tables from their profiles, for a person to edit.",
         ),
+        Command(
+            "trends",
+            f"{__name__}.commands:trends",
+            "Show how the figures of a dataset's last versions went.",
+            "Look",
+        ),
     ),
-    sections=dict.fromkeys(("report", "version", "comparison"), f"{__name__}.sections:table_sections"),
+    sections=dict.fromkeys(("report", "version", "comparison"), f"{__name__}.sections:table_sections")
+    | {"dataset": f"{__name__}.trend_section:trend_section"},
     column_types=f"{__name__}.profiles:kept_column_types",
     readers=(f"{__name__}.profiling:profile_version",),
 )

@@ -1,4 +1,4 @@
-"""`stagegate contract suggest`: write a contract from the profile of a version."""
+"""`stagegate contract suggest` and `stagegate trends`: what kept profiles say."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from prefect_stagegate.cli.flags import Display, Places, VersionName
-from prefect_stagegate.cli.printing import say
+from prefect_stagegate.cli.flags import Display, Json, Places, VersionName
+from prefect_stagegate.cli.printing import print_json, print_rows, say
 from prefect_stagegate.cli.progress_display import shown_work
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.profile.suggest import suggest_contract
+from prefect_stagegate.plugins.profile.trend_section import MARKS, decision_text, moving, sparkline_text, texts
+from prefect_stagegate.plugins.profile.trends import MOST_VERSIONS, read_trends
 from prefect_stagegate.units import count_text
 
 STDOUT = "-"
@@ -69,6 +72,49 @@ def suggest(
         columns = count_text(len(contract.types), "column")
         say(f"  {name:<16} {columns}, {count_text(contract.expectations, 'expectation')}")
     say(f"Next: edit it, then `stagegate lint {spec}` and `stagegate validate {version} --spec {spec}`.")
+
+
+def trends(
+    dataset: Annotated[str, Parameter(name="DATASET")],
+    /,
+    *,
+    last: Annotated[
+        int, Parameter(metavar="N", validator=Number(gte=1, lte=MOST_VERSIONS), help="How many versions, at most.")
+    ] = 25,
+    column: Annotated[str, Parameter(metavar="COLUMN", help="All figures of one column, also those that stay.")] = "",
+    json: Json = False,
+    places: Places = Places(),
+) -> None:
+    """Show how the figures of a dataset's last versions went.
+
+    It reads what stagings and validations kept: sizes, times, expectations that failed, rows, and of columns missing
+    values, means and quantiles; and the gates' decisions. Figures that stay the same and have no bound in a suite are
+    left out.
+
+    For example:
+
+    - `stagegate trends nycflights`
+    - `stagegate trends nycflights --column dep_delay --last 50`
+
+    Parameters
+    ----------
+    dataset
+        The dataset.
+    """
+    known = read_trends(places.workspace(), dataset, last)
+    if json:
+        print_json(known)
+        return
+    shown, more = moving(known, column)
+    targets = dict.fromkeys(target for version in known.versions for target in version.decisions)
+    rows = [("decisions of " + target, decision_text(known.versions, target), *[""] * 4) for target in targets]
+    rows += [(trend.name, sparkline_text(trend), *texts(trend)) for trend in shown]
+    say(f"{count_text(len(known.versions), 'version')} of {dataset}, the oldest first")
+    print_rows(("FIGURE", "BY VERSION", "FIRST", "LAST", "LEAST TO MOST", "THE SUITE ACCEPTS"), rows)
+    if targets:
+        say("; ".join(f"{mark} {outcome}" for outcome, mark in MARKS.items()))
+    if more:
+        say(f"… and {more:,} more figures; --column shows those of one column, --json all")
 
 
 def _write(folder: Path, files: Mapping[str, str], *, force: bool) -> None:

@@ -127,7 +127,7 @@ def kept_profiles(
     Raises:
         CatalogError: The version's manifest can't be read.
     """
-    kept = {table: _kept_profile(workspace, version.dataset, digest or version.digest, table) for table in tables}
+    kept = {table: kept_profile(workspace, version.dataset, digest or version.digest, table) for table in tables}
     profiles = {table: profile for table, profile in kept.items() if profile}
     if not profiles:
         return {}  # reading the manifest takes long
@@ -138,7 +138,8 @@ def kept_profiles(
     return {table: profile for table, profile in profiles.items() if profile.files == digests[table]}
 
 
-def _kept_profile(workspace: Workspace, dataset: str, digest: str, table: str) -> TableProfile | None:
+def kept_profile(workspace: Workspace, dataset: str, digest: str, table: str) -> TableProfile | None:
+    """The kept profile of a table, computed as now, of whichever files it had then; None without one."""
     try:
         profile = read_kept(workspace.catalog, PROFILES, dataset, table=table, digest=digest)
     except CatalogError as error:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.catalog.version_records import require_dataset
-from prefect_stagegate.model import LATEST
+from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView, VersionFigures
 from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
 from prefect_stagegate.plugins.pages.rendering import Sparkline, sparkline
+from prefect_stagegate.show import Section, sections_of
 from prefect_stagegate.units import bytes_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -48,6 +49,8 @@ class DatasetPage:
     """How far each version of this page lies from the one accepted before it."""
     moves: tuple[RefEntry, ...]
     """The last moves of targets, the newest first."""
+    sections: tuple[Section, ...]
+    """What plugins add."""
     unreadable: UnreadableRecords
 
 
@@ -88,6 +91,7 @@ def dataset_page(view: CatalogView, dataset: str, number: str) -> DatasetPage:
         _sizes(rows),
         _drifts(rows),
         tuple(sorted(moves, key=lambda entry: entry.at, reverse=True)[:MOVES]),
+        view.kept(dataset, "sections", lambda: sections_of("dataset", view.workspace, Address(dataset))),
         unreadable,
     )
 

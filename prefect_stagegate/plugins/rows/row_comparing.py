@@ -1,0 +1,255 @@
+"""Compares the rows of two versions: chooses the files that differ, and has them compared in a confined process."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from prefect_stagegate.cache import Layout
+from prefect_stagegate.cache.layout import GROUP_DIR, explained
+from prefect_stagegate.cache.views import DRAFT, remove_tree
+from prefect_stagegate.catalog.version_records import read_manifest
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import CatalogError, NoSpace, UsageError, ValidationError, WorkerCrashed
+from prefect_stagegate.jobs.address import resolve
+from prefect_stagegate.jobs.gating.validate import limits_of
+from prefect_stagegate.jobs.staging.fetch import present
+from prefect_stagegate.model import Address
+from prefect_stagegate.patterns import matcher
+from prefect_stagegate.plugins.rows.row_changes import CHANGES, RowChanges, TablePair, TableRowChanges, contract_digest
+from prefect_stagegate.plugins.rows.row_section import section_of
+from prefect_stagegate.show.document import Section
+from prefect_stagegate.spec import TableSpec
+from prefect_stagegate.spec.csv_dialect import CsvSpec
+from prefect_stagegate.units import digest_text, listed
+from prefect_stagegate.validations.partition_columns import partition_types, row_digests
+from prefect_stagegate.validations.worker.confinement import environment
+from prefect_stagegate.validations.worker.process_limits import SHARE
+from prefect_stagegate.workspace import Workspace
+
+COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.plugins.rows.row_worker")
+MOST_MEMORY = 1 << 30
+"""Bytes that DuckDB may hold in memory; it spills more."""
+MOST_REPLY = 64 << 20
+"""Bytes of the process's reply."""
+LAST_OUTPUT = 2000
+"""Bytes of its standard error that an error is made of."""
+ERRORS = {kind.__name__: kind for kind in (UsageError, ValidationError, NoSpace)}
+TABLES = TypeAdapter(tuple[TableRowChanges, ...])
+
+log = logging.getLogger(__name__)
+
+
+def compare_versions(
+    workspace: Workspace, old: Address, new: Address, key: Sequence[str], progress: Callable[[str], None] | None = None
+) -> Section:
+    """Compare the rows of the tables of two versions, as `stagegate diff --rows` does. Fetches those that aren't here.
+
+    Only files are read whose rows the other version has in no file. The tables are those of the new version's contract.
+    What was counted is kept in the catalog for reports and pages, where both are versions of one dataset.
+
+    Args:
+        workspace: Cache and catalog.
+        old: The version to compare with.
+        new: The version that is compared.
+        key: The columns that tell which rows are the same; empty to compare whole rows.
+        progress: Called with lines for people.
+
+    Raises:
+        UsageError: The contract has no tables, or the key is not unique, has missing values or is no column.
+        ValidationError: A file can't be read, or columns can't be compared.
+        NoSpace: The cache's volume has no room for what does not fit into memory.
+    """
+    version = resolve(workspace, new)
+    tables = version.spec.contract.tables
+    if not tables:
+        raise UsageError(
+            f"The contract of {version.dataset} has no table, so there are no rows to compare",
+            hint="Name the tables under `contract.tables` and adopt it, or compare files: leave --rows out.",
+        )
+    before = Address(old.dataset, workspace.catalog.resolve(old))
+    after = Address(version.dataset, version.digest)
+    files = [_files(workspace, address, tables) for address in (before, after)]
+    pairs = [
+        _pair(name, table, (before, after), (files[0][name], files[1][name]), key) for name, table in tables.items()
+    ]
+    found = {changes.table: changes for changes in _compared(workspace, (before, after), pairs, progress)}
+    if key and found and not any(changes.key for changes in found.values()):
+        raise UsageError(
+            f"No table that differs has the key {', '.join(key)} in both versions",
+            hint="Name columns of a table by --key, or leave --key out to compare whole rows.",
+            dataset=version.dataset,
+        )
+    results = tuple(
+        replace(
+            found.get(pair.table, TableRowChanges(pair.table)), same_files=len(files[1][pair.table]) - len(pair.new)
+        )
+        for pair in pairs
+    )
+    compared = (version.dataset, before.digest, after.digest, contract_digest(version.spec))
+    changes = RowChanges(*compared, results, str(workspace.identity), stamp(now()))
+    if before.dataset == after.dataset and before != after:
+        _keep(workspace, changes)
+    return section_of(changes, (_name(before), _name(after)))
+
+
+def _name(version: Address) -> str:
+    return f"{version.dataset}@{digest_text(version.digest)}"
+
+
+def _files(workspace: Workspace, version: Address, tables: Mapping[str, TableSpec]) -> dict[str, dict[str, str]]:
+    """The digest of the rows of each file of a version's tables."""
+    tests = {name: matcher(table.files) for name, table in tables.items()}
+    files: dict[str, dict[str, str]] = {name: {} for name in tables}
+    for entry in read_manifest(workspace.catalog, version.dataset, version.digest).entries():
+        for name, matches in tests.items():
+            if matches(entry.path):
+                files[name][entry.path] = entry.digest
+    return {name: row_digests(files[name], table.reading) for name, table in tables.items()}
+
+
+def differing_files(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The files of both versions whose rows the other one has in no file; each file cancels out one other."""
+    shared = Counter(old.values()) & Counter(new.values())
+    return _without(old, shared), _without(new, shared)
+
+
+def _without(files: Mapping[str, str], shared: Counter[str]) -> list[str]:
+    left, paths = shared.copy(), []
+    for path, digest in files.items():
+        if left[digest]:
+            left[digest] -= 1
+        else:
+            paths.append(path)
+    return paths
+
+
+def _pair(
+    name: str,
+    table: TableSpec,
+    versions: tuple[Address, Address],
+    files: tuple[Mapping[str, str], Mapping[str, str]],
+    key: Sequence[str],
+) -> TablePair:
+    """What differs of a table, with paths in the dataset."""
+    # A version without files of the table has no folders that could differ from the other's.
+    of_old, of_new = (partition_types(files[side] or files[1 - side]) for side in (0, 1))
+    partitions = (of_old, of_new, partition_types([*files[0], *files[1]]))
+    names = (_name(versions[0]), _name(versions[1]))
+    return TablePair(name, names, *differing_files(*files), partitions, table.reading, tuple(key), table.pii)
+
+
+def _compared(
+    workspace: Workspace,
+    versions: tuple[Address, Address],
+    pairs: Sequence[TablePair],
+    progress: Callable[[str], None] | None,
+) -> tuple[TableRowChanges, ...]:
+    """Compare tables in a confined process, whose scratch folder lies on the cache's volume for as long.
+
+    Only versions are held on this node of which a file is read.
+
+    Raises:
+        UsageError, ValidationError, NoSpace: What the process replied.
+        WorkerCrashed: It died, replied nonsense, or took longer than a validation may.
+    """
+    pairs = [pair for pair in pairs if pair.old or pair.new]
+    if not pairs:
+        return ()
+    if progress:
+        progress(f"comparing {listed([pair.table for pair in pairs])}")
+    limits = limits_of(workspace.settings)
+    is_read = (any(pair.old for pair in pairs), any(pair.new for pair in pairs))
+    with ExitStack() as held:
+        views = [
+            held.enter_context(present(workspace, version.dataset, version.digest, "diff --rows")) if needed else Path()
+            for version, needed in zip(versions, is_read, strict=True)
+        ]
+        scratch = held.enter_context(_scratch_folder(workspace.cache.layout))
+        job = {
+            "scratch": str(scratch),
+            "views": [str(view) for view, needed in zip(views, is_read, strict=True) if needed],
+            "pairs": [asdict(pair.below(views[0], views[1])) for pair in pairs],
+            "memory": min(limits.memory // SHARE, MOST_MEMORY),
+            "spill": limits.spill,
+        }
+        return _reply(json.dumps(job, default=CsvSpec.model_dump).encode(), str(scratch), limits.seconds)
+
+
+def _reply(job: bytes, scratch: str, seconds: float) -> tuple[TableRowChanges, ...]:
+    """What the process makes of a job. It is killed when its time is over, and when this thread leaves."""
+    with tempfile.TemporaryFile() as stderr:
+        # The kernel kills the process when the thread that started it ends.
+        with subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment(os.environ, scratch),
+        ) as process:
+            timer = threading.Timer(seconds, process.kill)
+            timer.start()
+            try:
+                assert process.stdin is not None  # noqa: S101 - asked for above
+                assert process.stdout is not None  # noqa: S101 - asked for above
+                with suppress(BrokenPipeError):
+                    process.stdin.write(job)
+                    process.stdin.close()
+                text = process.stdout.read(MOST_REPLY)
+            finally:
+                timer.cancel()
+                process.kill()
+        # A process that a file took over may write anything.
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            reply = json.loads(text)
+            if "error" in reply:
+                kind, message, hint = map(str, reply["error"])
+                raise ERRORS[kind](message, hint=hint)
+            return TABLES.validate_python(reply["tables"])
+        stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - LAST_OUTPUT))
+        log.debug("The last output of the process that compared rows:\n%s", stderr.read().decode(errors="replace"))
+    raise WorkerCrashed(
+        "The process that compares rows died, or took too long",
+        hint="It says nothing about the data. Give it more time by STAGEGATE_VALIDATION_TIMEOUT, or look at its last "
+        "output: `--debug`.",
+    )
+
+
+@contextmanager
+def _scratch_folder(layout: Layout) -> Iterator[Path]:
+    """A folder on the cache's volume for the block. A collection removes what a killed process left of it."""
+    # A draft, as those of views: locked while it is needed, and garbage without its lock.
+    folder = layout.ingest / f"{DRAFT}rows-{uuid.uuid4().hex}"
+    with explained("make a folder to compare rows", folder):
+        folder.mkdir(mode=0o700)
+        layout.share(folder, GROUP_DIR)  # so that others of the group can remove what is left
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+        os.close(lock)
+
+
+def _keep(workspace: Workspace, changes: RowChanges) -> None:
+    """Keep what was counted, without samples. Who may not write to the catalog compares all the same."""
+    tables = tuple(replace(table, samples=()) for table in changes.tables)
+    try:
+        workspace.catalog.put(CHANGES, replace(changes, tables=tables), changes.dataset, changes.new, changes.old)
+    except CatalogError as error:
+        log.info("What was counted of the rows is not kept: %s", error)

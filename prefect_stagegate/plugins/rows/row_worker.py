@@ -1,0 +1,88 @@
+"""The process that compares rows: confined, without secrets, in bounded memory. It reads files of strangers.
+
+    → {"scratch": "/…", "views": ["/…"], "memory": 1073741824, "spill": 1e9, "pairs": [{TablePair}, …]}
+    ← {"tables": [{TableRowChanges}, …]}
+    ← {"error": ["UsageError", "the key …", "Name …"]}     in place of the tables: its type, what happened, what to do
+
+It ends with the thread that started it, and writes to the scratch folder alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import duckdb
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.plugins.rows.row_changes import TablePair
+from prefect_stagegate.plugins.rows.row_queries import compare_rows
+from prefect_stagegate.validations.queries.duck import THREADS, locked
+from prefect_stagegate.validations.worker.confinement import confine
+from prefect_stagegate.validations.worker.process_limits import apply, is_about_limits
+
+BESIDE = 2 << 30
+"""Bytes that the process may take beside those of DuckDB: Arrow's batches, libraries, what is on its way."""
+NO_SPACE = re.compile(
+    r"No space left|Disk quota|File too large|max_temp_directory_size|failed to offload", re.IGNORECASE
+)
+"""What DuckDB says where it can't spill."""
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Compare the tables of the job on standard input."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    job = json.loads(sys.stdin.buffer.read())
+    results = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)  # what libraries print must not mix with the results
+    confine(job["scratch"], job["views"])
+    apply(job["memory"] + BESIDE, job["spill"])
+    print(json.dumps(_reply(job)), file=results, flush=True)
+
+
+def _reply(job: Mapping[str, Any]) -> dict[str, Any]:
+    config = {
+        "memory_limit": f"{job['memory']}B",
+        "temp_directory": job["scratch"],
+        "max_temp_directory_size": f"{job['spill']}B",
+        "threads": THREADS,
+        "preserve_insertion_order": False,
+    }
+    tables = []
+    for pair in map(TablePair.from_json, job["pairs"]):
+        try:
+            # A database a table: what one holds in memory is gone for the next.
+            with locked(job["views"], **config) as connection:
+                tables.append(asdict(compare_rows(connection, pair)))
+        except UsageError as error:
+            return {"error": ("UsageError", error.message, error.hint)}
+        except (duckdb.Error, MemoryError) as error:
+            return {"error": _problem(error, pair)}
+    return {"tables": tables}
+
+
+def _problem(error: Exception, pair: TablePair) -> Sequence[str]:
+    """The type, the message and the hint of the error that the comparison ends with."""
+    text = f"{type(error).__name__}: {error}"
+    if NO_SPACE.search(text):
+        hint = "Free some space on the cache's volume, or let it take more by STAGEGATE_VALIDATION_SPILL."
+        return "NoSpace", f"No space left to compare the rows of table {pair.table}", hint
+    if is_about_limits(text):
+        hint = "Let it take more by STAGEGATE_VALIDATION_MEMORY, or compare fewer files."
+        return "ValidationError", f"The comparison of table {pair.table} needs more memory than it may take", hint
+    # DuckDB's message may quote a value.
+    reason = type(error).__name__ if pair.personal else (str(error).splitlines() or [type(error).__name__])[0]
+    hint = "Run `stagegate validate` on both versions: it names the files that can't be read."
+    return "ValidationError", f"The rows of table {pair.table} can't be compared: {reason}", hint
+
+
+if __name__ == "__main__":
+    main()
