@@ -51,7 +51,7 @@ $(ORCHESTRATORS)/.installed: | $(BIN)/uv
 	$(BIN)/uv pip install -q --python $(ORCHESTRATORS) dagster==1.13.29 hera==7.1.0
 	@touch $@
 
-# MLflow and Weights & Biases, with this package: MLflow wants an older pyarrow than the lock has.
+# MLflow (with scikit-learn) and Weights & Biases, with this package: MLflow wants an older pyarrow than the lock has.
 TRACKERS := .trackers
 $(TRACKERS)/.installed: pyproject.toml | $(BIN)/uv
 	$(BIN)/uv venv -q --clear --python $(BIN)/python $(TRACKERS)
@@ -59,7 +59,7 @@ $(TRACKERS)/.installed: pyproject.toml | $(BIN)/uv
 	@touch $@
 
 test-trackers: setup $(TRACKERS)/.installed ## run the tests that need MLflow and Weights & Biases
-	$(BIN)/pytest --durations=10 -m system tests/plugins/runs/test_trackers.py
+	$(BIN)/pytest --durations=10 -m system tests/plugins/runs/test_trackers.py tests/plugins/test_metrics_decide.py
 
 # What renders the Helm chart, and what evaluates the admission policy.
 CHART := .chart

@@ -16,6 +16,7 @@ from pages.markdown import NONE, code, link, names, page, prose
 from prefect_stagegate import doors
 from prefect_stagegate.gate import known_checks
 from prefect_stagegate.plugins.retention.retention_keys import RetainSpec
+from prefect_stagegate.plugins.runs.metrics.metric_parameters import LeastSamples, MetricBounds, NoWorseThan
 from prefect_stagegate.plugins.signatures.signature import SignerIdentity
 from prefect_stagegate.spec import json_schema
 from prefect_stagegate.spec.csv_dialect import CsvSpec
@@ -133,6 +134,27 @@ SECTIONS = (
         SignerIdentity,
         ("gates", "production", "require", 0, "signature", "identity"),
         "It is the `identity` of the check [`signature`](checks.md#signature).",
+        has_example=False,
+    ),
+    Section(
+        "gates: compare",
+        MetricBounds,
+        ("gates", "production", "require", 0, "metrics", "compare", "val/auc"),
+        "`compare` of the check [`metrics`](checks.md#metrics) has one of these for each metric.",
+        has_example=False,
+    ),
+    Section(
+        "gates: no_worse_than",
+        NoWorseThan,
+        ("gates", "production", "require", 0, "metrics", "compare", "val/auc", "no_worse_than"),
+        "",
+        has_example=False,
+    ),
+    Section(
+        "gates: samples",
+        LeastSamples,
+        ("gates", "production", "require", 0, "metrics", "samples"),
+        "It is the `samples` of the check [`metrics`](checks.md#metrics).",
         has_example=False,
     ),
     Section("policy", PolicySpec, ("policy",), ""),

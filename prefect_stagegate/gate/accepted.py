@@ -61,13 +61,14 @@ def last_accepted(context: CheckContext) -> Accepted | None:
 
 
 @Fact
-def reference(context: CheckContext) -> Accepted | None:
-    """The version to compare this one with: what the target named before it accepted this one.
+def reference(context: CheckContext, ref: str = "") -> Accepted | None:
+    """The version to compare this one with: what the target, or another `ref`, named before it accepted this one.
 
     Where the target never accepted this version, or withdrew it, that is what the target names now. A later move, or a
     rollback to this version, does not change the reference, so the evidence that it was accepted with stays current.
     """
-    entries, digest = ref_log(context), context.digest
+    entries = context.workspace.catalog.history(context.dataset, ref) if ref else ref_log(context)
+    digest = context.digest
     promotions = [entry.seq for entry in entries if entry.digest == digest and entry.action is RefAction.PROMOTE]
     end = promotions[-1] if promotions and digest not in withdrawn(entries) else None
     return _last_accepted(context, [entry for entry in entries if end is None or entry.seq < end])

@@ -40,6 +40,7 @@ CATALOGUE = {
     *("worker", "work_pool", "queue", "schedule", "concurrency"),
     *("owner", "runbook", "rollback", "soak", "alert", "license", "pii", "lineage", "approval", "croissant"),
     "signature",
+    "metrics",
 }
 
 

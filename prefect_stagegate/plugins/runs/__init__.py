@@ -1,8 +1,12 @@
-"""Lets runs know their data, and the catalog know which runs used a version: MLflow, Weights & Biases, Prefect."""
+"""Lets runs know their data, the catalog know which runs used a version, and gates how good these became.
 
-from prefect_stagegate.doors import Command, Plugin
+Runs are those of MLflow, Weights & Biases and Prefect.
+"""
+
+from prefect_stagegate.doors import Checks, Command, Plugin
 
 PLUGIN = Plugin(
+    checks=(Checks(f"{__name__}.metrics.metrics_check", "metrics"),),
     commands=(
         Command(
             "runs",
@@ -10,6 +14,12 @@ PLUGIN = Plugin(
             "List the runs that used a version, the newest first.",
             "Look",
             usage="[OPTIONS] DATASET@REF",
+        ),
+        Command(
+            "figures",
+            f"{__name__}.metrics.figures_command:figures",
+            "Sign the figures of a model, for the check `metrics`.",
+            "Judge",
         ),
     ),
     sections={

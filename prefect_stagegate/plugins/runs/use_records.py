@@ -128,7 +128,7 @@ def record_begun(catalog: Catalog, dataset: str, digest: str, use: UseBegun) -> 
         CatalogError: The catalog can't be read or written.
     """
     names = use_names(catalog, BEGUN, dataset, digest)
-    mark = hashlib.sha256(f"{use.run.tool}\0{use.run.id}".encode(errors="surrogateescape")).hexdigest()[:16]
+    mark = _mark(use.run)
     if known := next((name for name in names if name.endswith(mark)), ""):
         return known
     name = f"{now():%Y%m%dT%H%M%SZ}-{mark}"
@@ -162,6 +162,12 @@ def why_used(workspace: Workspace, dataset: str, digest: str) -> str:
     return f"{count_text(len(runs), 'run')} used it" if runs else ""
 
 
+def has_use(catalog: Catalog, dataset: str, digest: str, run: TrackedRun) -> bool:
+    """Whether a use of a version by a run is recorded."""
+    mark = _mark(run)
+    return any(name.endswith(mark) for name in use_names(catalog, BEGUN, dataset, digest))
+
+
 def read_uses(
     catalog: Catalog, dataset: str, digest: str, newest: int, unreadable: UnreadableRecords | None = None
 ) -> tuple[list[VersionUse], int]:
@@ -192,6 +198,10 @@ def read_uses(
                 until, models = (end.at, end.models) if end else ("", ())
                 uses.append(VersionUse(begun.run, begun.ref, begun.who, begun.node, begun.at, until, models))
     return uses, max(0, len(names) - newest)
+
+
+def _mark(run: TrackedRun) -> str:
+    return hashlib.sha256(f"{run.tool}\0{run.id}".encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _read(catalog: Catalog, kind: Record[T], *key: str) -> T | None:

@@ -1,0 +1,1 @@
+"""The check `metrics`: the figures of runs that used a version."""
