@@ -17,7 +17,7 @@ PLUGIN = Plugin(
         ),
         Command(
             "figures",
-            f"{__name__}.metrics.figures_command:figures",
+            f"{__name__}.commands:figures",
             "Sign the figures of a model, for the check `metrics`.",
             "Judge",
         ),
