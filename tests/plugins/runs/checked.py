@@ -6,19 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect_stagegate.gate.check_context import Fact
 from prefect_stagegate.plugins.runs.metrics.metrics_check import Comparison, compared
 from prefect_stagegate.plugins.runs.metrics.run_figures import RunFigures
 
 NAMED: dict[str, dict[str, Any]] = {
     "metrics": {"url": "http://127.0.0.1:1", "compare": {"val/auc": {"min": 0.8}}, "samples": {"least": 10}}
 }
-PRESENT: dict[Fact[Any, Any], Any] = {}
+PRESENT: dict[Any, Any] = {}
 
 
-def failing(look: Callable[[str], Any]) -> dict[Fact[Any, Any], Any]:
+def failing(look: Callable[[str], Any]) -> dict[Any, Any]:
     return {compared: look("compared")}
 
 
-def nothing(_root: Path) -> dict[Fact[Any, Any], Any]:
+def nothing(_root: Path) -> dict[Any, Any]:
     return {compared: Comparison(RunFigures("", None, {}), {})}
