@@ -18,6 +18,7 @@ from prefect_stagegate.gate import known_checks
 from prefect_stagegate.plugins.retention.retention_keys import RetainSpec
 from prefect_stagegate.plugins.runs.metrics.metric_parameters import LeastSamples, MetricBounds, NoWorseThan
 from prefect_stagegate.plugins.signatures.signature import SignerIdentity
+from prefect_stagegate.plugins.watch.watch_keys import WatchSpec
 from prefect_stagegate.spec import json_schema
 from prefect_stagegate.spec.csv_dialect import CsvSpec
 from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec
@@ -134,6 +135,13 @@ SECTIONS = (
         SignerIdentity,
         ("gates", "production", "require", 0, "signature", "identity"),
         "It is the `identity` of the check [`signature`](checks.md#signature).",
+        has_example=False,
+    ),
+    Section(
+        "gates: watch",
+        WatchSpec,
+        ("gates", "production", "watch"),
+        "[Watch](../how-to/watch.md) says what becomes of it.",
         has_example=False,
     ),
     Section(
