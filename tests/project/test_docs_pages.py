@@ -23,6 +23,7 @@ DOCS = ROOT / "docs"
 ROWS = (
     ("start.md", "how-to/roll-back.md", "how-to/contract.md"),
     ("start.md", "how-to/require-readiness.md"),
+    ("start.md", "how-to/watch.md"),
     ("start.md", "events.md"),
     ("start.md", "how-to/compare.md"),
 )

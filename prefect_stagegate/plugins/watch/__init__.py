@@ -7,14 +7,14 @@ PLUGIN = Plugin(
         Command(
             "watch",
             f"{__name__}.commands:watch",
-            "Ask promoted versions' checks again; go back where they fail.",
+            "Ask the checks again that a target's `watch` names.",
             "Decide",
             usage="[OPTIONS] [DATASET@TARGET...]",
         ),
         Command(
             "watch release",
             f"{__name__}.commands:release",
-            "Let promotions to a held target through again.",
+            "Let promotions to a target through that `watch` holds.",
         ),
     ),
     flows={"watch": f"{__name__}.watch_flow:watch"},

@@ -28,10 +28,10 @@ def watch(
     json: Json = False,
     places: Places = Places(),
 ) -> ExitCode:
-    """Ask the checks again that a target's `watch` names, where that is due, and do what it says on a failure.
+    """Ask the checks again that a target's `watch` names.
 
-    Run it by a timer, as often as `every` says. Two at once ask once. Exits with 1 where a version failed, and with 3
-    where a check had no result.
+    Only those that are due; a failure is told, holds the target, or has it return. Run it by a timer, as often
+    as `every` says. Two at once ask once. Exits with 1 where a version failed, and with 3 where a check had no result.
 
     For example:
 
