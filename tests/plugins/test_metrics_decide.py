@@ -13,7 +13,7 @@ from tests.support.readmes import EXAMPLES, unlike
 
 
 @pytest.mark.system
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_poisoned_labels_are_refused_and_a_fall_goes_back(tmp_path: Path) -> None:
     path = f"{EXAMPLES.parent}/.trackers/bin:{os.environ['PATH']}"
     folder = tmp_path / "digits"
