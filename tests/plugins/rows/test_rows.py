@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -87,6 +90,23 @@ def test_key_tells_changed_rows_by_column(things: Scenario) -> None:
     assert changed["changes"] == {"fare": ("2.5", "9.5"), "name": ("(masked)", "(masked)")}
     assert gone["values"] == {"id": "1", "fare": "1.5", "name": "(masked)"}
     assert added["values"]["name"] == "(masked)"
+
+
+def test_personal_values_are_in_no_sample(things: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither by rows nor as a key, nor in any column where a name under `pii` may be misspelled."""
+    old = deliver(things, {"trips/a.parquet": JANUARY})
+    new = deliver(things, {"trips/a.parquet": {**JANUARY, "name": ["Eve", "Ben", "Dan"]}})
+    for key in ([], ["--key", "NAME"], ["--key", "id"]):
+        for form in ([], ["--json"]):
+            assert things.run("diff", f"things@{old}", f"things@{new}", "--rows", *key, *form) == 0
+    shown = capsys.readouterr().out
+    assert "(masked)" in shown
+    assert not [name for name in ("Ada", "Eve", "Cy", "Dan") if name in shown]
+    contract = {"tables": {"trips": {**TRIPS, "pii": ["nmae"]}}}
+    spec = things.spec_file(contract=contract)
+    assert things.run("policy", "adopt", str(spec), "--reason", "another name") == 0
+    samples = compared(things, old, new)["samples"]
+    assert {value for sample in samples for value in sample["values"].values()} == {"(masked)", "null"}
 
 
 @pytest.mark.parametrize("key", ["id", "fare"])
@@ -205,6 +225,25 @@ def test_dead_worker_says_nothing_about_the_data(things: Scenario, monkeypatch: 
     assert not list((things.folder / "cache/ingest").iterdir())
 
 
+def test_collection_removes_what_a_killed_comparison_left(things: Scenario) -> None:
+    old, new = (deliver(things, {"trips/a.parquet": {"id": [number]}}) for number in (1, 2))
+    code = (
+        "import sys\nfrom prefect_stagegate.cli import main\nfrom prefect_stagegate.plugins.rows import row_comparing\n"
+        "row_comparing.COMMAND = (sys.executable, '-c', 'import os; os.kill(os.getppid(), 9)')\n"
+        f"main(['diff', 'things@{old}', 'things@{new}', '--rows'])"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **things.environment()}, check=False, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = (things.folder / "cache/ingest").iterdir()
+    assert things.run("gc") == 0
+    assert left.exists()  # it might not be locked yet
+    os.utime(left, (0, 0))
+    assert things.run("gc") == 0
+    assert not left.exists()
+
+
 def test_worker_reads_no_file_beside_its_versions(things: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a file that took it over would try; CSV is read in Python, so that only the kernel is in the way."""
     secret = things.folder / "secret.csv"
@@ -241,7 +280,6 @@ def test_report_shows_what_was_counted_without_values(things: Scenario, capsys: 
     things.promote()
     deliver(things, {"trips/a.parquet": {**JANUARY, "fare": [1.5, 2.5, 7.25]}})
     things.run("check", "things", "--gate", "production")
-    things.run("decisions", "things", "--json")
     capsys.readouterr()
     things.run("decisions", "things", "--json")
     newest = json.loads(capsys.readouterr().out)[-1]["id"]
@@ -253,5 +291,7 @@ def test_report_shows_what_was_counted_without_values(things: Scenario, capsys: 
     shown = capsys.readouterr().out
     assert json.loads(shown)["row_changes"]["tables"][0]["columns"] == {"fare": 1}
     kept = [path for path in (things.folder / "catalog").rglob("*.json") if "rows.changes" in str(path)]
+    things.run("report", newest, "--markdown", str(things.folder / "r.md"))
+    assert "trips: 0 added, 0 gone, 1 changed" in (things.folder / "r.md").read_text()
     assert len(kept) == 1
     assert "7.25" not in shown + kept[0].read_text()
