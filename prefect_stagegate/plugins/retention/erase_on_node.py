@@ -115,10 +115,12 @@ def _files(root: Path) -> Iterator[Path]:
 def _strip(workspace: Workspace, dataset: str, digest: str, paths: Iterable[str]) -> list[str]:
     """Remove a view; while jobs use it, only the entries' files. Returns who keeps the rest."""
     views, unreadable = workspace.cache.views, UnreadableRecords()
-    # Nobody begins to read meanwhile. A pin promises a whole version, which this one is no longer.
+    # Nobody begins to read meanwhile.
     with workspace.cache.leases.frozen(unreadable) as leases:
         using = [lease for lease in leases if lease.kind is not LeaseKind.PIN and lease.keeps(dataset, digest)]
         if not using and not unreadable.all:
+            # A pin promises a whole version, which this one is no longer; without its view, nobody could take it back.
+            workspace.cache.leases.unpin(dataset, digest)
             with suppress(FileNotFoundError):  # a collection took it
                 views.discard(dataset, digest)
             return []

@@ -139,6 +139,7 @@ def test_pin_keeps_no_version_that_lost_bytes(erasing: Erasing) -> None:
     pin(erasing.node(), PRODUCTION)
     assert erasing.erase().is_proved
     assert not erasing.bytes_here()
+    assert not erasing.node().cache.leases.live()
 
 
 def test_rotten_copy_in_quarantine_goes_too(erasing: Erasing) -> None:

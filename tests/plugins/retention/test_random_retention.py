@@ -25,6 +25,8 @@ from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.upkeep.maintain import pin, unpin
 from prefect_stagegate.model import Address
+from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node
+from prefect_stagegate.plugins.retention.erasure import glob_of, plan_erasure, record_erasure
 from prefect_stagegate.plugins.retention.retirement import retire
 from tests.plugins.retention.keeping import Keeping, Killed, killed_at
 
@@ -48,6 +50,7 @@ class Retention(RuleBasedStateMachine):
         self.pins: set[str] = set()
         self.pinned: set[str] = set()
         """Those of them that the catalog had since: a pin keeps no records that are gone."""
+        self.erased: set[str] = set()
 
     def teardown(self) -> None:
         self._temporary.cleanup()
@@ -100,6 +103,20 @@ class Retention(RuleBasedStateMachine):
         except Killed:
             event("killed")
 
+    @rule(number=numbers)
+    def erase(self, number: int) -> None:
+        """Of a version that no ref names: one that a target names stays where it is."""
+        digest, heads = self.address(number).digest, {self.keeping.head(ref) for ref in ("latest", *TARGETS)}
+        if digest in self.keeping.versions - heads:
+            planned = plan_erasure(self.keeping.node(), "things", digest, glob_of(("*.csv",), ()))
+            record_erasure(self.keeping.node(), "things", *planned, "asked")
+            answers = erase_on_node(self.keeping.node(), "things")
+            self.erased.add(digest)
+            for digests in (self.pins, self.pinned):
+                digests.discard(digest)
+            assert all(answer.is_proved for answer in answers)
+            assert digest not in self.keeping.node().cache.views.of("things")
+
     @rule()
     def expire(self) -> None:
         before = self.keeping.versions
@@ -130,6 +147,8 @@ class Retention(RuleBasedStateMachine):
         if self.staged:
             heads = {self.keeping.head(ref) for ref in ("latest", *TARGETS)} - {""}
             assert self.kept() <= self.keeping.versions
+            moved = {self.keeping.head(target) for target in TARGETS}
+            assert not moved & self.erased, "a target names a version that is not whole"
             for digest in heads:
                 assert len(self.keeping.entries(digest)) == 1
                 assert digest in self.keeping.in_folder("origins")
