@@ -246,7 +246,8 @@ def page(readings: Sequence[Reading], options: argparse.Namespace) -> str:
             "`start` is an interpreter with its imports; all other seconds begin at the opening. `× link`: epoch 1 by"
             " what the samples' bytes take on the link, without headers. `× plain`: the speed of a later epoch (the"
             " median of three where it is read locally) by that of the plain folder. `received`: what the server sent"
-            " in all epochs. The floor reads ranges of 8 MB by 16 threads and decodes nothing.",
+            " in all epochs; the floor, datasets and s3fs keep nothing, and read one. The floor reads ranges of 8 MB by"
+            " 16 threads and decodes nothing. stagegate reads by the package's own loader.",
             "",
             f"Stored: {'; '.join(f'{stored} for {reader}' for reader, stored in STORED.items())}.",
             "",
