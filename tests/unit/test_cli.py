@@ -81,7 +81,18 @@ def test_help_is_readable(
     examples = [line for line in lines[lines.index("For example:".ljust(width)) :] if line.startswith(" • ")]
     assert examples
     assert all(line.count("stagegate ") == 1 or "&&" in line for line in examples)
-    if name not in ("init", "lint", "schema", "checks", "key", "demo", "limits", "env capture", "contract export"):
+    if name not in (
+        "init",
+        "lint",
+        "schema",
+        "checks",
+        "key",
+        "demo",
+        "limits",
+        "env capture",
+        "contract export",
+        "figures",
+    ):
         common = text.index("Common options")
         assert all(text.index(flag) > common for flag in ("--cache DIR", "--debug"))
 

@@ -16,8 +16,8 @@ class RetainSpec(SpecModel):
     """Which versions stay. The others go when somebody runs `stagegate expire`."""
 
     newest: int = Field(default=1, ge=1, le=100_000, description="The versions that were staged last.", examples=[10])
-    named: bool = Field(default=True, description="Those that a target ever named.")
-    used: bool = Field(default=True, description="Those that a recorded run used, and so its models.")
+    named: bool = Field(default=True, description="Those that a target ever named.", examples=[True])
+    used: bool = Field(default=True, description="Those that a recorded run used, and so its models.", examples=[True])
     younger_than: Age | None = Field(
         default=None, description="Those that were staged within this time.", examples=["90d"]
     )
