@@ -143,6 +143,20 @@ def test_other_types_and_columns_are_said_and_not_counted(things: Scenario) -> N
     )
 
 
+def test_types_that_nothing_holds_are_an_error(things: Scenario) -> None:
+    old = deliver(things, {"trips/a.parquet": {"id": [1], "box": [{"x": 1}]}})
+    new = deliver(things, {"trips/a.parquet": {"id": [1], "box": [[1]]}})
+    with pytest.raises(ValidationError, match="The rows of table trips can't be compared"):
+        compared(things, old, new, "id")
+
+
+def test_nested_values_are_compared(things: Scenario) -> None:
+    old = deliver(things, {"trips/a.parquet": {"id": [1, 2], "box": [{"x": [1, None]}, {"x": []}]}})
+    new = deliver(things, {"trips/a.parquet": {"id": [1, 2], "box": [{"x": [1, None]}, {"x": None}]}})
+    assert counts(compared(things, old, new, "id")) == (0, 0, 1)
+    assert counts(compared(things, old, new)) == (1, 1, None)
+
+
 def test_csv_is_read_by_the_declared_dialect(things: Scenario) -> None:
     dialect = {"separator": ";", "decimal": ",", "dates": "%d.%m.%Y", "encoding": "latin-1", "null": ["", "k.A."]}
     contract = {"tables": {"trips": {"files": "*.csv", "csv": dialect}}}
