@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from prefect_stagegate.errors import ExitCode, SpecError
 from prefect_stagegate.spec import KnownCheck, load_spec
+from prefect_stagegate.spec.models import SPEC_KEYS
 
 
 class Nothing(BaseModel):
@@ -18,6 +19,12 @@ class Nothing(BaseModel):
 
 
 CHECKS = {"schema": KnownCheck(Nothing)}
+OWN_KEYS = (
+    *("contract", "dataset", "gates", "job", "license", "max_failed_objects", "owners"),
+    *("policy", "publication", "rai", "runbook", "sources", "stagegate"),
+)
+KEYS = ", ".join(sorted({*OWN_KEYS, *SPEC_KEYS}))
+"""Of a spec, with those of plugins."""
 TOP = "stagegate: 1\ndataset: d\n"
 BELOW = "sources: [{url: data/}]\n"
 
@@ -125,8 +132,7 @@ gates:
         ),
         (
             f"{TOP}{BELOW}credentials: aws",
-            "4: credentials: unknown key; known: contract, dataset, gates, job, license, max_failed_objects, owners, "
-            "policy, publication, rai, runbook, sources, stagegate",
+            f"4: credentials: unknown key; known: {KEYS}",
         ),
     ],
 )
