@@ -36,6 +36,8 @@ a fifth fewer steps. 35 name what was mistyped where an extra is absent,
 1,040 let a version be read while it arrives: 110 of them by nodes of a site, by runs with blocks, and on full volumes.
 650 tell runs which version they use, and name them when it is taken back.
 800 are the loader for PyTorch, a room that nothing imports.
+700 watch versions after their promotion, 1,280 keep and forget them, 690 let a model's metrics decide; 260 are the
+doors for keys of specs, guards and what listings leave out.
 1,280 compare the rows of versions in a confined process, and draw how kept figures went.
 31 name what a newcomer meant: a spec for a dataset, a shell, another scheme or command."""
 TWICE = {"modules": 2, "classes": 1}
