@@ -156,5 +156,6 @@ def test_kubernetes_job_counts_what_production_accepted(flights: dict[str, str],
 
 def test_readmes_are_short() -> None:
     readmes = list(EXAMPLES.glob("*/README.md"))
-    assert len(readmes) == 6
-    assert {readme: lines for readme in readmes if (lines := len(readme.read_text().splitlines())) > 40} == {}
+    assert len(readmes) == 7
+    # One tells a story of four versions.
+    assert {readme: lines for readme in readmes if (lines := len(readme.read_text().splitlines())) > 75} == {}

@@ -97,7 +97,9 @@ def read_trends(workspace: Workspace, dataset: str, versions: int) -> DatasetTre
         CatalogError: A log can't be read. Records of single versions that can't be read leave gaps.
     """
     if not 1 <= versions <= MOST_VERSIONS:
-        raise UsageError(f"{versions} versions can't be shown", hint=f"Write --last 1 to {MOST_VERSIONS}.")
+        raise UsageError(
+            f"{count_text(versions, 'version')} can't be shown", hint=f"Write --last 1 to {MOST_VERSIONS}."
+        )
     catalog = workspace.catalog
     require_dataset(catalog, dataset)
     staged: dict[str, str] = {}
