@@ -22,6 +22,7 @@ from prefect_stagegate.plugins.profile.profiles import ColumnProfile
 from prefect_stagegate.plugins.profile.profiling import kept_profile
 from prefect_stagegate.show import read_results
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import count_text
 from prefect_stagegate.workspace import Workspace
 
 MOST_VERSIONS = 100
