@@ -193,7 +193,7 @@ bench-sources: setup ## measure each family of sources against its best client
 READING := .reading
 $(READING)/.installed: | $(BIN)/uv
 	$(BIN)/uv venv -q --clear --python $(BIN)/python $(READING)
-	$(BIN)/uv pip install -q --python $(READING) "torch>=2.9,<2.14" mosaicml-streaming litdata datasets s3fs obstore -e .
+	$(BIN)/uv pip install -q --python $(READING) "torch>=2.9,<2.14" mosaicml-streaming litdata "datasets>=4" s3fs obstore -e .
 	@touch $@
 
 bench-reading: setup $(READING)/.installed ## measure reading a data set while it arrives, beside other readers; as root; SAMPLES= of 200 kB, FLAGS=

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +51,8 @@ LAYOUTS = {
 }
 """By layout, who reads it."""
 TITLES = {"shards": "shards of 64 MB", "files": "{:,} files"}
+FORMATS = {"MosaicML Streaming": "mds", "LitData": "litdata", "datasets": "parquet"}
+"""What readers need that don't read the layout itself."""
 LOCAL = "plain folder"
 DRAWN = (*LAYOUTS["shards"][2:], LOCAL)
 STORED = {
@@ -93,16 +95,20 @@ class Reading:
 # ── the server ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def serve(folder: Path, address: str, samples: int) -> None:
+def serve(folder: Path, address: str, samples: int, *names: str) -> None:
     """Fill an S3 server and serve until killed. Runs on the server's host; `served.json` says that it is filled."""
     from prefect_stagegate.testing.servers import seaweedfs
 
+    layouts = [name for name in LAYOUTS if name in names]
+    formats = dict.fromkeys(("files", *names))  # the files tell the CRCs
     with seaweedfs(folder / "server", address=address) as server:
-        for name in ("files", "shards", "mds", "litdata", "parquet"):
+        for name in formats:
             made = folder / "plain" / name
             made.mkdir(parents=True)
             make = [str(PYTHON), "-m", "benchmarks.readers", "make", name, str(made), str(samples)]
             subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
+            if name == "files" and name not in layouts:
+                continue
             server.bucket(name)
             below = "" if name in LAYOUTS else "data/"
             server.client().put(f"{made}/", f"{name}/{below}", recursive=True, batch_size=16)
@@ -111,7 +117,7 @@ def serve(folder: Path, address: str, samples: int) -> None:
         files = sorted((folder / "plain/files").iterdir())
         (folder / "crcs.json").write_text(json.dumps([crc32(file.read_bytes()) for file in files]))
         access = {"AWS_ACCESS_KEY_ID": server.key, "AWS_SECRET_ACCESS_KEY": server.secret, "AWS_REGION": "us-east-1"}
-        for name in LAYOUTS:
+        for name in layouts:
             source = {"url": f"s3://{name}/", "options": {"endpoint_url": server.endpoint_url}}
             spec = folder / f"{name}.yaml"
             spec.write_text(json.dumps({"stagegate": 1, "dataset": name, "sources": [source]}))
@@ -132,10 +138,10 @@ def stagegate_folders(folder: Path, cache: Path) -> dict[str, str]:
 
 
 @contextmanager
-def served(host: Host, folder: Path, samples: int) -> Iterator[Mapping[str, Any]]:
+def served(host: Host, folder: Path, samples: int, names: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     """The server's endpoint, and the environment that may read it."""
     ready = folder / "served.json"
-    command = [sys.executable, "-m", "benchmarks.reading", "--serve", str(folder), host.address, str(samples)]
+    command = [sys.executable, "-m", "benchmarks.reading", "--serve", str(folder), host.address, str(samples), *names]
     environment = {**os.environ, "HOME": str(folder), "PYTHONPATH": str(PAGE.parent.parent)}
     log = folder / "serve.log"
     with launched(host.command(*command), log, ready.exists, env=environment, timeout=3600):
@@ -202,15 +208,19 @@ def run(
 def measure(options: argparse.Namespace, folder: Path) -> list[Reading]:
     """Let all readers read, one after another."""
     readings = []
-    with network(["source", "reader"]) as hosts, served(hosts["source"], folder, options.samples) as answer:
+    plan = {
+        layout: [reader for reader in LAYOUTS[layout] if any(word in reader for word in options.only or [""])]
+        for layout in options.layout or LAYOUTS
+    }
+    names = {*plan, *(FORMATS[reader] for readers in plan.values() for reader in readers if reader in FORMATS)}
+    with network(["source", "reader"]) as hosts, served(hosts["source"], folder, options.samples, names) as answer:
         for host in hosts.values():
             shape(host, options.rate)
-        for layout in options.layout or LAYOUTS:
+        for layout, readers in plan.items():
             for workers in options.workers:
-                for reader in LAYOUTS[layout]:
-                    if options.only in reader:
-                        readings.append(run(reader, layout, workers, folder, hosts, answer))
-                        print(readings[-1], flush=True)
+                for reader in readers:
+                    readings.append(run(reader, layout, workers, folder, hosts, answer))
+                    print(readings[-1], flush=True)
     return readings
 
 
@@ -300,22 +310,28 @@ def main() -> None:
     parser.add_argument("--rate", default="200mbit")
     parser.add_argument("--workers", type=int, action="append", help="of the loader; 0 when left out")
     parser.add_argument("--layout", action="append", choices=LAYOUTS, help="both when left out")
-    parser.add_argument("--only", default="", help="the readers that have this in their names")
+    parser.add_argument("--only", action="append", help="the readers that have this in their names")
+    parser.add_argument("--earlier", type=Path, action="append", default=[], help="figures of other runs to show, too")
     parser.add_argument("--folder", type=Path, help="a folder on the volume to measure")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the tables and leave the page and its picture alone"
     )
-    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(Path(options.serve[0]), options.serve[1], int(options.serve[2]))
+        serve(Path(options.serve[0]), options.serve[1], int(options.serve[2]), *options.serve[3:])
         return
     options.workers = options.workers or [0]
     with tempfile.TemporaryDirectory(prefix="stagegate-bench-", dir=options.folder, ignore_cleanup_errors=True) as made:
         readings = measure(options, Path(made))
     if options.json:
         options.json.write_text(json.dumps([asdict(reading) for reading in readings]))
+    known = {(reading.layout, reading.workers, reading.reader) for reading in readings}
+    for file in options.earlier:
+        others = [Reading(**fields) for fields in json.loads(file.read_text())]
+        readings += [each for each in others if (each.layout, each.workers, each.reader) not in known]
+    readings.sort(key=lambda reading: LAYOUTS[reading.layout].index(reading.reader))
     text = page(readings, options)
     print(text)
     if not options.dry_run:
