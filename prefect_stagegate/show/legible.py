@@ -39,6 +39,11 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def short_line(text: str) -> str:
+    """A text in one line of 300 characters at most, as records of plugins keep reasons."""
+    return shortened(one_line(text), 300)
+
+
 def spans(text: str) -> list[tuple[str, bool]]:
     """Split a sentence at its backticks; each part comes with whether it stood between them.
 

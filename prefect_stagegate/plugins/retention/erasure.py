@@ -24,15 +24,13 @@ from prefect_stagegate.jobs.review.status import find_holders
 from prefect_stagegate.model import Entry, Identity
 from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.retention.tombstones import require_not_condemned
-from prefect_stagegate.show.legible import one_line, shortened, time_text
+from prefect_stagegate.show.legible import short_line, time_text
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
 
 MOST_ENTRIES = 20_000
 """Entries of one erasure, at most: they are one record."""
-TEXT = 300
-"""The most characters of a reason in a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +152,10 @@ def record_erasure(
     """
     if not reason.strip():
         raise UsageError("An erasure needs a reason", hint="Give one with --reason.")
-    text = shortened(one_line(reason), TEXT)
     number = max(workspace.catalog.numbers(ERASURES, dataset), default=0)
     while True:
         number += 1
-        erasure = Erasure(number, versions, entries, text, workspace.identity, stamp(now()))
+        erasure = Erasure(number, versions, entries, short_line(reason), workspace.identity, stamp(now()))
         if workspace.catalog.create(ERASURES, erasure, dataset, number):
             return erasure
 

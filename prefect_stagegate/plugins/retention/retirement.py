@@ -18,7 +18,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.show.legible import one_line, shortened
+from prefect_stagegate.show.legible import short_line
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
 
@@ -27,8 +27,6 @@ WHOLE = "_"
 READERS = 8
 """Records that are read at a time."""
 KEY_PARTS = 3
-TEXT = 300
-"""The most characters of a reason in a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,7 @@ def retire(workspace: Workspace, address: Address, reason: str, *, undo: bool = 
     last = next(iter(catalog.all(RETIRED, dataset, target or WHOLE, newest=1)), None)
     if last and last.is_retired is not undo:
         return last
-    text = shortened(one_line(reason), TEXT)
-    record = Retirement(dataset, target, not undo, text, workspace.identity, stamp(now()))
+    record = Retirement(dataset, target, not undo, short_line(reason), workspace.identity, stamp(now()))
     if last or not undo:
         catalog.add(RETIRED, record, dataset, target or WHOLE)
     return record

@@ -37,14 +37,12 @@ from prefect_stagegate.plugins.watch.watch_records import (
     newest_answers,
     newest_round,
 )
-from prefect_stagegate.show.legible import one_line, shortened
+from prefect_stagegate.show.legible import short_line
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 from prefect_stagegate.workspace import Workspace
 
 UNDECIDED = 3
 """Inconclusive rounds in a row after which somebody is told."""
-TEXT = 300
-"""The most characters of a summary or a reason in a record."""
 RETURNS = 20
 """The most versions that are tried as places to return to."""
 
@@ -84,8 +82,9 @@ def watched_targets(workspace: Workspace, unreadable: UnreadableRecords) -> Iter
         with skipping(unreadable, dataset):
             for target, gate in adopted_spec(workspace, dataset).gates.items():
                 is_shown = f"{dataset}@{target}" not in hidden
-                if watch_of(gate) and is_shown and workspace.catalog.ref(dataset, target):
-                    yield watched_target(workspace, Address(dataset, target))
+                keys = watch_of(gate)
+                if keys and is_shown and workspace.catalog.ref(dataset, target):
+                    yield _watched(workspace, dataset, target, keys)
 
 
 def watched_target(workspace: Workspace, address: Address) -> Watched:
@@ -104,6 +103,10 @@ def watched_target(workspace: Workspace, address: Address) -> Watched:
             dataset=dataset,
         )
     workspace.catalog.resolve(address)  # raises where it names nothing
+    return _watched(workspace, dataset, target, keys)
+
+
+def _watched(workspace: Workspace, dataset: str, target: str, keys: WatchSpec) -> Watched:
     entries, hold = workspace.catalog.history(dataset, target), hold_of(workspace.catalog, dataset, target)
     watched = Watched(dataset, target, keys, entries, hold, is_due=True)
     return replace(watched, is_due=_is_due(workspace, watched))
@@ -140,7 +143,7 @@ def watch_round(workspace: Workspace, watched: Watched, cancel: Event | None = N
 def _asked(workspace: Workspace, watched: Watched, cancel: Event | None) -> WatchAnswer:
     entry = watched.withdrawal
     answers, unknown = ([], []) if entry else _ask(workspace, watched, cancel)
-    found = [(each.check, each.outcome, _text(each.full_summary)) for each in answers]
+    found = [(each.check, each.outcome, short_line(each.full_summary)) for each in answers]
     found += [(name, Outcome.INCONCLUSIVE, "the gate does not require it") for name in unknown]
     outcome = Outcome.FAIL if entry else _worst(found)
     version = (watched.dataset, watched.target, watched.move.digest)
@@ -152,7 +155,7 @@ def _asked(workspace: Workspace, watched: Watched, cancel: Event | None) -> Watc
         return answer
     failed = [each for each in answers if each.outcome is Outcome.FAIL]
     why = f"withdrawn: {entry.reason}" if entry else "; ".join(f"{each.check}: {each.summary}" for each in failed)
-    answer = replace(answer, why=_text(why))
+    answer = replace(answer, why=short_line(why))
     if watched.keys.on_failure == "tell" or not (entry or any(each.scope is Scope.VERSION for each in failed)):
         last = newest_answers(workspace.catalog, watched.dataset, watched.target, 1)
         is_told = any((each.digest, each.outcome) == (answer.digest, Outcome.FAIL) for each in last)
@@ -191,7 +194,7 @@ def _is_third(workspace: Workspace, watched: Watched) -> bool:
 
 def _held(workspace: Workspace, watched: Watched, answer: WatchAnswer) -> WatchAnswer:
     if watched.hold:
-        return replace(answer, why=_text(f"{answer.why}; it is held already"))
+        return replace(answer, why=short_line(f"{answer.why}; it is held already"))
     hold = Hold(is_held=True, why=answer.why, digest=answer.digest, who=workspace.identity, at=stamp(now()))
     workspace.catalog.add(HOLDS, hold, watched.dataset, watched.target)
     return replace(answer, action=WatchAction.HELD)
@@ -200,22 +203,24 @@ def _held(workspace: Workspace, watched: Watched, answer: WatchAnswer) -> WatchA
 def _rolled_back(workspace: Workspace, watched: Watched, answer: WatchAnswer, cancel: Event | None) -> WatchAnswer:
     dataset, target, digest = watched.dataset, watched.target, answer.digest
     if watched.move.action is RefAction.ROLLBACK:
-        return _held(workspace, watched, replace(answer, why=_text(f"it fails after a rollback, too: {answer.why}")))
+        return _held(
+            workspace, watched, replace(answer, why=short_line(f"it fails after a rollback, too: {answer.why}"))
+        )
     if not watched.withdrawal:
         version, gate = resolve_for_gate(workspace, Address(dataset, digest), target)
         decision = check_version(workspace, version, gate, again=watched.keys.checks, cancel=cancel)
         if decision.outcome is not DecisionOutcome.REFUSED or not version_failures(decision):
-            why = _text(f"passed when it was asked again; before: {answer.why}")
+            why = short_line(f"passed when it was asked again; before: {answer.why}")
             return replace(answer, outcome=Outcome.INCONCLUSIVE, why=why)
     problem = "it has no earlier version to return to"
     for earlier in _places(watched):
         try:
             for _ in read_manifest(workspace.catalog, dataset, earlier).entries():
                 pass  # raises where the manifest is damaged
-            reason = _text(f"stagegate watch: {answer.why}")
+            reason = short_line(f"stagegate watch: {answer.why}")
             rollback(workspace, Address(dataset, target), to=earlier, leaving=digest, reason=reason)
         except RefConflict as error:
-            return replace(answer, why=_text(f"{answer.why}; not rolled back: {error.message}"))
+            return replace(answer, why=short_line(f"{answer.why}; not rolled back: {error.message}"))
         except (UnknownRef, CorruptRecord, GateFailed) as error:
             problem = error.message
         except UsageError as error:  # the policy lets other people roll back
@@ -223,7 +228,7 @@ def _rolled_back(workspace: Workspace, watched: Watched, answer: WatchAnswer, ca
             break
         else:
             return replace(answer, action=WatchAction.ROLLED_BACK, returned_to=earlier)
-    return _held(workspace, watched, replace(answer, why=_text(f"{answer.why}; not rolled back: {problem}")))
+    return _held(workspace, watched, replace(answer, why=short_line(f"{answer.why}; not rolled back: {problem}")))
 
 
 def _places(watched: Watched) -> list[str]:
@@ -231,10 +236,6 @@ def _places(watched: Watched) -> list[str]:
     gone = withdrawn(watched.entries)
     named = [entry.digest for entry in reversed(moves(watched.entries)) if entry.digest not in gone]
     return [digest for digest in dict.fromkeys(named) if digest != watched.move.digest][:RETURNS]
-
-
-def _text(text: str) -> str:
-    return shortened(one_line(text), TEXT)
 
 
 def release_target(workspace: Workspace, address: Address, reason: str) -> Hold:
@@ -247,6 +248,6 @@ def release_target(workspace: Workspace, address: Address, reason: str) -> Hold:
         raise UsageError("A release needs a reason", hint=f"`stagegate watch release {address} --reason TEXT`")
     if not address.target or not hold_of(workspace.catalog, address.dataset, address.target):
         raise UsageError(f"{address} is not held", hint="`stagegate watch --dry-run` lists what is.")
-    hold = Hold(is_held=False, why=_text(reason), digest="", who=workspace.identity, at=stamp(now()))
+    hold = Hold(is_held=False, why=short_line(reason), digest="", who=workspace.identity, at=stamp(now()))
     workspace.catalog.add(HOLDS, hold, address.dataset, address.target)
     return hold
