@@ -92,6 +92,21 @@ class Page:
     """What the navigation calls it, or the page above it; empty for one that is not in the navigation."""
     template: str = ""
     """A Jinja template in the folder `templates` of the function's package."""
+    act: str = ""
+    """`module:attribute` of a function of a `PageRequest` that does what a sent form says. It returns the path to go to
+    then, below the server's base, and raises a `StagegateError` for what it refuses. It runs only for a visitor whose
+    form shows that it comes from this page as it still is. Empty for a page without a form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who is logged in, as a plugin for logins proved it."""
+
+    name: str
+    key: Any
+    """Signs for the person: what jobs take as `key=`."""
+    secret: str = field(repr=False)
+    """A random text of the session, from which the tokens of forms are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +123,16 @@ class PageRequest:
     `range` of positions."""
     recent: Callable[..., Any]
     """What a function made of the workspace at most `fresh` seconds ago. It is made again in the background."""
+    visitor: Visitor | None = None
+    """Who is logged in, from `stagegate.visitor` of the ASGI scope. The workspace's identity is theirs on pages with an
+    `act`, whose workspace is the catalog itself and no copy."""
+    login: str = ""
+    """The path at which one logs in, from `stagegate.login` of the scope; empty without a plugin for logins."""
+    form: Mapping[str, str] = field(default_factory=dict)
+    """The fields of the form that was sent; empty for a page that is only read."""
+    rely: Callable[[Mapping[str, object]], object] = dict
+    """Says what an answer to this page relies on: by words for people, values of JSON. A page without it gets no form.
+    A form that was sent when one of them is another by now is refused, and the page shown again with these words."""
 
 
 @dataclass(eq=False, slots=True)

@@ -118,6 +118,8 @@ class CatalogView:
     """
 
     def __init__(self, workspace: Workspace) -> None:
+        self.shared = workspace
+        """The workspace itself, for what is done and not only shown."""
         shared = workspace.catalog
         self._copies = CopiedRecords(shared.records)
         self.catalog = Catalog(self._copies, memory=_ProcessMemory(), consent=shared.consent, proof=shared.proof)

@@ -23,7 +23,7 @@ POLICY = (
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with `no-referrer`, browsers hide a form's own origin from its server, too
     "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -42,10 +42,17 @@ class Guard:
         token: What a request must bring, as a bearer token or as the password of basic authentication; empty for none.
         hosts: Names that a request's Host may have beside those of this machine's loopback; None for any. A page of
             somebody else's name that leads to this machine could read everything otherwise (DNS rebinding).
+        forms: The paths to which forms may be sent.
     """
 
-    def __init__(self, app: ASGIApp, token: str = "", hosts: Collection[str] | None = ()) -> None:
-        self._app, self._token, self._hosts = app, token.encode(), hosts
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str = "",
+        hosts: Collection[str] | None = (),
+        forms: Collection[re.Pattern[str]] = (),
+    ) -> None:
+        self._app, self._token, self._hosts, self._forms = app, token.encode(), hosts, forms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -63,8 +70,10 @@ class Guard:
         await answer(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> PlainTextResponse | None:
-        if request.method not in ("GET", "HEAD"):
-            return PlainTextResponse("These pages can only be read\n", 405, {"Allow": "GET, HEAD"})
+        has_form = any(form.fullmatch(request.scope["path"]) for form in self._forms)
+        methods = ("GET", "HEAD", "POST")[: 3 if has_form else 2]
+        if request.method not in methods:
+            return PlainTextResponse("This page can only be read\n", 405, {"Allow": ", ".join(methods)})
         if len(request.scope["raw_path"]) + len(request.scope["query_string"]) > LONGEST_TARGET:
             return PlainTextResponse("This address is too long\n", 414)
         hosts = request.headers.getlist("host")

@@ -17,23 +17,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import anyio
 import anyio.to_thread
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route, Router
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route, Router, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from prefect_stagegate.doors import Page, PageRequest, load
-from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
+from prefect_stagegate.doors import Page, PageRequest, Visitor, load
+from prefect_stagegate.errors import RefConflict, StagegateError, UnknownRef, UsageError
 from prefect_stagegate.jobs.review.decisions import find_decision_about
 from prefect_stagegate.jobs.review.reports import report_of
-from prefect_stagegate.model import is_name
+from prefect_stagegate.model import Identity, is_name
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
+from prefect_stagegate.plugins.pages.forms import TOKEN, FormRefused, Forms, LoggedOut, ShownForm, audit
 from prefect_stagegate.plugins.pages.html import content_policy
 from prefect_stagegate.plugins.pages.navigation import Links, slice_of
 from prefect_stagegate.plugins.pages.rendering import added_pages, logo, render, script, style
@@ -45,11 +47,14 @@ from prefect_stagegate.plugins.pages.views.version_page import files_page, versi
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.show import document_of
 from prefect_stagegate.show import render as render_document
+from prefect_stagegate.workspace import no_passphrase
 
 PAGES_AT_A_TIME = 8
 """Pages that are made at a time; further requests wait."""
 PAGE_SECONDS = 20.0
 """Seconds that a page may take, the wait included; then the request gets 503."""
+ACT_SECONDS = 60.0
+"""The same of a sent form: flow runs are resumed meanwhile."""
 _HEX = re.compile(r"[0-9a-f]{64}")
 _MORE_POLICY = "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -69,7 +74,8 @@ def pages_app(view: CatalogView, links: Links) -> ASGIApp:
         Route(version, pages.endpoint(pages.version)),
         Route(f"{version}/files", pages.endpoint(pages.files)),
         Route(f"{version}/decisions/{{target}}/{{decision}}", pages.endpoint(pages.decision)),
-        *(Route(page.path, pages.endpoint(partial(pages.added, page))) for page in added_pages()),
+        *(Route(page.path, pages.endpoint(partial(pages.added, page))) for page in added_pages() if not page.act),
+        *(Route(page.path, pages.answerable(page), methods=["GET", "POST"]) for page in added_pages() if page.act),
         Route("/style.css", partial(_static, style, "text/css")),
         Route("/copy.js", partial(_static, script, "text/javascript")),
         Route("/logo.svg", partial(_static, logo, "image/svg+xml")),
@@ -77,6 +83,12 @@ def pages_app(view: CatalogView, links: Links) -> ASGIApp:
     routes.append(Route("/{path:path}", pages.endpoint(pages.nothing)))
     router = Router(routes, redirect_slashes=False)
     return _below(router, links.base)
+
+
+def form_paths(links: Links) -> tuple[re.Pattern[str], ...]:
+    """The paths to which forms may be sent, with and without the base path."""
+    paths = [page.path for page in added_pages() if page.act]
+    return tuple(compile_path(f"{base}{path}")[0] for base in {"", links.base} for path in paths)
 
 
 def _below(app: ASGIApp, base: str) -> ASGIApp:
@@ -102,19 +114,42 @@ class _Pages:
     def __init__(self, view: CatalogView, links: Links) -> None:
         self._view, self._links = view, links
         self._limiter = anyio.CapacityLimiter(PAGES_AT_A_TIME)
+        self._forms = Forms(view.workspace.settings.pages_url)
 
-    def endpoint(self, make: Callable[[Request], Response]) -> Callable[[Request], Any]:
+    def endpoint(
+        self, make: Callable[[Request], Response], seconds: float | None = None
+    ) -> Callable[[Request], Awaitable[Response]]:
         """The coroutine that answers requests by a function which may wait for the catalog."""
 
         async def answer(request: Request) -> Response:
+            limit = seconds or PAGE_SECONDS
             try:
-                async with asyncio.timeout(PAGE_SECONDS):
+                async with asyncio.timeout(limit):
                     return await anyio.to_thread.run_sync(
                         self._made, make, request, abandon_on_cancel=True, limiter=self._limiter
                     )
             except TimeoutError:
-                text = f"The page was not ready within {PAGE_SECONDS:g} s."
-                return self._error(503, "The catalog is slow", text, "Load it again; what was read is kept.")
+                text = f"The page was not ready within {limit:g} s."
+                return self._error(503, "The catalog is slow", text, "Load it again; what was read or done is kept.")
+
+        return answer
+
+    def answerable(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+        """The coroutine that shows a page with an `act`, and answers its forms."""
+
+        async def answer(request: Request) -> Response:
+            if request.method != "POST":
+                return await self.endpoint(partial(self.shown, page, ShownForm()))(request)
+            try:
+                visitor, fields = await self._forms.read(request)
+            except LoggedOut as refusal:
+                audit(request, f"refused: {refusal.problem}")
+                form = ShownForm(problem=refusal.problem, hint=refusal.hint)
+                return await self.endpoint(partial(self.shown, page, form, status=refusal.status))(request)
+            except FormRefused as refusal:
+                audit(request, f"refused: {refusal.problem}")
+                return self._error(refusal.status, refusal.title, refusal.problem, refusal.hint)
+            return await self.endpoint(partial(self.sent, page, visitor, fields), ACT_SECONDS)(request)
 
         return answer
 
@@ -206,12 +241,56 @@ class _Pages:
             headers={"Content-Security-Policy": content_policy() + _MORE_POLICY},
         )
 
+    def _asked(self, request: Request, visitor: Visitor | None = None, **more: Any) -> PageRequest:
+        part = partial(slice_of, request.query_params.get("page", ""))
+        accept, login = request.headers.get("accept", ""), request.scope.get("stagegate.login", "")
+        workspace = self._view.workspace
+        if visitor:
+            # The catalog itself: its copies are seconds behind what the visitor did, and nothing is written there.
+            identity = Identity(visitor.name, "declared")  # their key says how it was proved
+            workspace = replace(self._view.shared, identity=identity, ask_passphrase=no_passphrase)
+        return PageRequest(workspace, request.path_params, accept, part, self._view.recent, visitor, login, **more)
+
+    def shown(self, page: Page, form: ShownForm, request: Request, *, status: int = 200) -> Response:
+        """A page with an `act`, and what became of the form that was sent to it."""
+        facts: dict[str, object] = {}
+        visitor: Visitor | None = request.scope.get("stagegate.visitor")
+        asked = self._asked(request, visitor, rely=facts.update)
+        made = load(page.function)(asked)
+        if visitor and facts:
+            form = replace(form, token=self._forms.token(visitor, request.scope["path"], facts))
+        link = self._link(request)
+        response = self._response(page.template, page.section, status, page=made, link=link, form=form, asked=asked)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def sent(self, page: Page, visitor: Visitor, fields: Mapping[str, str], request: Request) -> Response:
+        """Do what a form says, unless it may not act; then the page as it is now, with the reason."""
+        facts: dict[str, object] = {}
+        asked = self._asked(request, visitor, form=fields, rely=facts.update)
+        values = {name: value for name, value in fields.items() if name != TOKEN}
+        try:
+            load(page.function)(asked)
+            changed = self._forms.use(visitor, request.scope["path"], fields.get(TOKEN, ""), facts)
+            if not changed:
+                address = load(page.act)(asked)
+                audit(request, "done", fields)
+                return RedirectResponse(f"{self._links.base}{address}", 303)
+            status, problem, hint = 409, "Nothing was done: the page changed since you loaded it.", "Read it again."
+        except FormRefused as refusal:
+            changed, status, problem, hint = (), refusal.status, refusal.problem, refusal.hint
+        except StagegateError as error:
+            changed, problem, hint = (), redact(error.message), redact(error.hint)
+            status = 409 if isinstance(error, RefConflict) else 422 if isinstance(error, UsageError) else 503
+        except Exception:
+            audit(request, "failed by a defect", fields)
+            raise
+        audit(request, f"refused: {problem} {', '.join(changed)}".strip(), fields)
+        return self.shown(page, ShownForm("", values, problem, hint, changed), request, status=status)
+
     def added(self, page: Page, request: Request) -> Response:
         """What a plugin adds."""
-        part = partial(slice_of, request.query_params.get("page", ""))
-        accept = request.headers.get("accept", "")
-        asked = PageRequest(self._view.workspace, request.path_params, accept, part, self._view.recent)
-        made = load(page.function)(asked)
+        made = load(page.function)(self._asked(request))
         if page.template:
             return self._response(page.template, page.section, page=made, link=self._link(request))
         text, kind = made

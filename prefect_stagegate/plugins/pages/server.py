@@ -10,7 +10,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.guard import Guard
 from prefect_stagegate.plugins.pages.navigation import Links
-from prefect_stagegate.plugins.pages.pages_app import pages_app
+from prefect_stagegate.plugins.pages.pages_app import form_paths, pages_app
 from prefect_stagegate.serve.listening import is_loopback, run_server, split_address
 from prefect_stagegate.workspace import Workspace
 
@@ -55,7 +55,7 @@ def serve_pages(
     # Now, since the first reading checks all logs: the first page need not wait for it.
     view.begin()
     run_server(
-        Guard(pages_app(view, links), token, hosts),
+        Guard(pages_app(view, links), token, hosts, form_paths(links)),
         bind,
         lambda url: started(f"{url}{links()}"),
         connections=CONNECTIONS,

@@ -115,7 +115,7 @@ def test_browsers_are_told_what_pages_may_do(scenario: Scenario) -> None:
         for address in (url, version, f"{url}/nothing", f"{url}/style.css", f"{url}{decision}"):
             headers = get(address).headers
             assert headers["x-content-type-options"] == "nosniff"
-            assert headers["referrer-policy"] == "no-referrer"
+            assert headers["referrer-policy"] == "same-origin"
             policy = headers["content-security-policy"]
             assert "default-src 'none'" in policy
             assert "frame-ancestors 'none'" in policy
