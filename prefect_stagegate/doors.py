@@ -135,6 +135,19 @@ class PageRequest:
     A form that was sent when one of them is another by now is refused, and the page shown again with these words."""
 
 
+@dataclass(frozen=True, slots=True)
+class LoginOptions:
+    """What a way to log in gets from `stagegate serve`."""
+
+    workspace: Workspace
+    base: str
+    """The path below which the pages lie, without a slash at its end; empty for the root."""
+    is_required: bool
+    """Whether only those who are logged in may read."""
+    values: tuple[str, ...]
+    """Of the option."""
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """A job, or one step of it, as its observers see it."""
@@ -332,6 +345,11 @@ class Plugin:
     engines: Mapping[str, Engine] = field(default_factory=dict)
     """By the name that a contract uses."""
     pages: tuple[Page, ...] = ()
+    logins: Mapping[str, str] = field(default_factory=dict)
+    """How people log in to `stagegate serve`, by its option: functions of its ASGI application and a `LoginOptions`.
+    They return an application that answers `/login…` and `/logout`, and puts into the scope of other requests:
+    `stagegate.visitor`, a `Visitor`, where somebody is logged in; `stagegate.login`, the path at which one logs in; and
+    `stagegate.logout`, what a form that is sent to `/logout` must have as `token`."""
     column_types: str = ""
     """`module:attribute` of a function that gives what a validation found a table's columns to be: of a catalog, a
     dataset, a digest and a table, the types by name; empty where none did."""

@@ -68,6 +68,7 @@ def server_config(app: ASGIApp, connections: int, **options: Any) -> uvicorn.Con
         http=ImpatientProtocol,
         ws="none",
         server_header=False,
+        proxy_headers=False,  # else whoever is on this machine could write from which address a request came
         limit_concurrency=connections,
         timeout_graceful_shutdown=END_SECONDS,
         **options,

@@ -3,13 +3,58 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from prefect_stagegate.cli.flags import Places
 from prefect_stagegate.cli.printing import say_line
+from prefect_stagegate.errors import UsageError
+
+LOGIN = Group("Login options", sort_key=5)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Login:
+    """How people log in."""
+
+    oidc: Annotated[
+        str,
+        Parameter(
+            metavar="ISSUER", group=LOGIN, help="Let people log in at this OpenID provider; see STAGEGATE_OIDC_…."
+        ),
+    ] = ""
+    trusted_header: Annotated[
+        str, Parameter(metavar="NAME", group=LOGIN, help="Believe this header of a proxy about who people are.")
+    ] = ""
+    trusted_proxy: Annotated[
+        tuple[str, ...],
+        Parameter(
+            metavar="ADDRESS", group=LOGIN, negative="", help="Such a proxy's address; the header of others is dropped."
+        ),
+    ] = ()
+    required: Annotated[
+        bool, Parameter(name="--login-required", group=LOGIN, negative="", help="Show pages only to who is logged in.")
+    ] = False
+
+    @property
+    def option(self) -> tuple[str, ...]:
+        """The option by which people log in, with its values; empty without one.
+
+        Raises:
+            UsageError: There are two, or one lacks a part.
+        """
+        if (self.oidc and self.trusted_header) or bool(self.trusted_header) != bool(self.trusted_proxy):
+            raise UsageError(
+                "People log in by --oidc, or by --trusted-header together with --trusted-proxy",
+                hint="Name one of them.",
+            )
+        if self.trusted_header:
+            return "trusted-header", self.trusted_header, *self.trusted_proxy
+        return ("oidc", self.oidc) if self.oidc else ()
 
 
 def pages(
@@ -18,6 +63,7 @@ def pages(
     base_path: Annotated[str, Parameter(metavar="BASE")] = "",
     token_file: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     insecure: Annotated[bool, Parameter(negative="")] = False,
+    login: Login | None = None,
     places: Places | None = None,
 ) -> None:
     """Show the catalog as read-only pages for a browser.
@@ -28,6 +74,7 @@ def pages(
 
     - `stagegate serve`
     - `stagegate serve --bind 0.0.0.0:8445 --token-file /etc/stagegate/pages-token`
+    - `stagegate serve --oidc https://login.example.org`
 
     Parameters
     ----------
@@ -60,5 +107,7 @@ def pages(
         base=base_path or settings.pages_base_path,
         token=read_token(token_file or settings.pages_token_file, "--token-file and STAGEGATE_PAGES_TOKEN_FILE"),
         insecure=insecure,
+        login=login.option if login else (),
+        login_required=bool(login and login.required),
         started=started,
     )

@@ -18,6 +18,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -55,6 +56,8 @@ PAGE_SECONDS = 20.0
 """Seconds that a page may take, the wait included; then the request gets 503."""
 ACT_SECONDS = 60.0
 """The same of a sent form: flow runs are resumed meanwhile."""
+_SCOPE: ContextVar[Scope] = ContextVar("scope")
+"""Of the request that is answered."""
 _HEX = re.compile(r"[0-9a-f]{64}")
 _MORE_POLICY = "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -98,6 +101,7 @@ def _below(app: ASGIApp, base: str) -> ASGIApp:
         path = scope["path"]
         if base and (path == base or path.startswith(f"{base}/")):
             scope = {**scope, "path": path.removeprefix(base) or "/"}
+        _SCOPE.set(scope)
         await app(scope, receive, send)
 
     return answer
@@ -171,7 +175,11 @@ class _Pages:
         return self._response("error.html", "", status, **values)
 
     def _response(self, template: str, section: str, status: int = 200, **values: Any) -> Response:
-        text = render(template, links=self._links, section=section, catalog=self._view.catalog.url, **values)
+        scope = _SCOPE.get()
+        here = f"{scope['path']}?{scope['query_string'].decode()}".removesuffix("?")
+        login = {name: scope.get(f"stagegate.{name}", "") for name in ("visitor", "login", "logout")}
+        values |= {"links": self._links, "catalog": self._view.catalog.url, "here": here}
+        text = render(template, section=section, **login, **values)
         return HTMLResponse(text, status)
 
     def _link(self, request: Request) -> Callable[..., str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from prefect_stagegate.doors import LoginOptions, offered
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.guard import Guard
@@ -25,6 +26,8 @@ def serve_pages(
     base: str = "",
     token: str = "",
     insecure: bool = False,
+    login: tuple[str, ...] = (),
+    login_required: bool = False,
     started: Callable[[str], object] = lambda _: None,
 ) -> None:
     """Serve read-only pages of a catalog until the process gets SIGINT or SIGTERM.
@@ -35,14 +38,18 @@ def serve_pages(
         base: The path below which the pages lie: `/stagegate`; empty for that of STAGEGATE_PAGES_URL, or the root.
         token: What requests must bring; empty for none.
         insecure: Whether to serve anybody who can connect from another machine.
+        login: How people log in, by `Plugin.logins`, and the values of that option; empty where they can't.
+        login_required: Whether only those who are logged in may read.
         started: Called with the pages' address as soon as the server accepts connections.
 
     Raises:
-        UsageError: The address can't be listened at, the base path is none, or other machines could read the pages
-            without a token.
+        UsageError: The address can't be listened at, the base path is none, other machines could read the pages without
+            a token, or people can't log in so.
     """
     host, _ = split_address(bind)
-    if not (token or insecure or is_loopback(host)):
+    if login_required and not login:
+        raise UsageError("--login-required needs a way to log in", hint="Name a provider by --oidc ISSUER.")
+    if not (token or insecure or login_required or is_loopback(host)):
         raise UsageError(
             f"Anybody who can connect to {bind} could read what this catalog says",
             hint="Name a token with --token-file, or pass --insecure where a proxy before it asks who people are.",
@@ -52,10 +59,15 @@ def serve_pages(
     # Beyond loopback anybody's name may lead here; then the token, or the proxy, keeps strangers out.
     hosts = list(filter(None, [address.hostname])) if is_loopback(host) else None
     view = CatalogView(workspace)
+    app, forms = pages_app(view, links), form_paths(links)
+    if login:
+        wrap = offered("logins", login[0], f"--{login[0]}")
+        app = wrap(app, LoginOptions(workspace, links.base, login_required, login[1:]))
+        forms = (*forms, re.compile(f"({re.escape(links.base)})?/logout"))
     # Now, since the first reading checks all logs: the first page need not wait for it.
     view.begin()
     run_server(
-        Guard(pages_app(view, links), token, hosts, form_paths(links)),
+        Guard(app, token, hosts, forms),
         bind,
         lambda url: started(f"{url}{links()}"),
         connections=CONNECTIONS,
