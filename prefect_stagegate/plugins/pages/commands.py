@@ -18,7 +18,7 @@ LOGIN = Group("Login options", sort_key=5)
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Login:
+class WayToLogIn:
     """How people log in."""
 
     oidc: Annotated[
@@ -63,7 +63,7 @@ def pages(
     base_path: Annotated[str, Parameter(metavar="BASE")] = "",
     token_file: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     insecure: Annotated[bool, Parameter(negative="")] = False,
-    login: Login | None = None,
+    login: WayToLogIn | None = None,
     places: Places | None = None,
 ) -> None:
     """Show the catalog as read-only pages for a browser.
