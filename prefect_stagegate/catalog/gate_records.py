@@ -14,7 +14,7 @@ from typing import Any
 
 from prefect_stagegate.catalog.catalog import Catalog
 from prefect_stagegate.catalog.environments import put_environment, whole_statement
-from prefect_stagegate.catalog.records import corrupt
+from prefect_stagegate.catalog.records import corrupt, newest_record
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CorruptRecord
@@ -78,7 +78,7 @@ def put_evidence(catalog: Catalog, dataset: str, digest: str, evidence: Iterable
 
 def read_evidence(catalog: Catalog, dataset: str, digest: str) -> list[Evidence]:
     """The evidence about a version that is still of use, the oldest first. Reads one record."""
-    return next(iter(catalog.all(_EVIDENCE, dataset, digest, newest=1)), [])
+    return newest_record(catalog, _EVIDENCE, dataset, digest) or []
 
 
 def kept_evidence(evidence: Sequence[Evidence]) -> list[Evidence]:

@@ -10,7 +10,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,8 @@ from prefect_stagegate.errors import CatalogError, CorruptRecord
 from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:
+    from prefect_stagegate.catalog.catalog import Catalog
+    from prefect_stagegate.doors import Record
     from prefect_stagegate.transport.objectstore import ObjectRecords
 
 T = TypeVar("T")
@@ -275,6 +277,24 @@ def corrupt(key: str, problem: str) -> CorruptRecord:
     return CorruptRecord(
         f"The catalog's record {key} {problem}", hint="Restore it from a backup.", dataset=dataset_of(key)
     )
+
+
+def newest_record(catalog: Catalog, kind: Record[T], *key: str | int) -> T | None:
+    """The last record whose key begins so; None without one."""
+    return next(iter(catalog.all(kind, *key, newest=1)), None)
+
+
+def remove_oldest(
+    catalog: Catalog, kinds: Iterable[Record[Any]], *key: str, names: Sequence[str | int], keep: int, most: int
+) -> None:
+    """Remove records that decide nothing: of so many names that follow a key, all but the last `keep`.
+
+    `names` are sorted, and `most` of them are removed at once. Whoever may not delete keeps more of them.
+    """
+    with suppress(CatalogError):
+        for name in names[:-keep][:most]:
+            for kind in kinds:
+                catalog.records.remove(kind.path(*key, name))
 
 
 def _remove_orphans(folder: Path) -> None:

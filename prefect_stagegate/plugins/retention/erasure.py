@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.catalog.records import corrupt
+from prefect_stagegate.catalog.records import corrupt, newest_record
 from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.catalog.version_records import read_manifest, version_digests
 from prefect_stagegate.clock import now, stamp
@@ -177,7 +177,7 @@ def put_node_erasure(catalog: Catalog, dataset: str, report: NodeErasure) -> Non
 def node_erasure(catalog: Catalog, dataset: str, number: int, node: str) -> NodeErasure | None:
     """What a node found last; None where it never answered."""
     key = (dataset, number, _node_key(node))
-    newest = next(iter(catalog.all(NODE_ERASURES, *key, newest=1)), None)
+    newest = newest_record(catalog, NODE_ERASURES, *key)
     if newest and (newest.number, newest.node) != (number, node):
         raise corrupt(NODE_ERASURES.path(*key), "is about something else")
     return newest
@@ -210,7 +210,7 @@ def _answers(
     keys = {_node_key(node) for node in known} | {*catalog.folders(NODE_ERASURES, dataset, number)}
     for key in sorted(keys):
         with unreadable.skip(dataset):
-            for answer in catalog.all(NODE_ERASURES, dataset, number, key, newest=1):
+            if answer := newest_record(catalog, NODE_ERASURES, dataset, number, key):
                 if (answer.number, _node_key(answer.node)) != (number, key):
                     raise corrupt(NODE_ERASURES.path(dataset, number, key), "is about something else")
                 answers[answer.node] = answer

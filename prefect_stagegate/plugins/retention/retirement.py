@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.policies import policy_log
-from prefect_stagegate.catalog.records import corrupt
+from prefect_stagegate.catalog.records import corrupt, newest_record
 from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
@@ -65,7 +65,7 @@ def retire(workspace: Workspace, address: Address, reason: str, *, undo: bool = 
     adoption = policy_log(catalog, dataset).head()
     if target and target not in (adoption.policy.get("gates", {}) if adoption else {}):
         catalog.require_ref(dataset, target)
-    last = next(iter(catalog.all(RETIRED, dataset, target or WHOLE, newest=1)), None)
+    last = newest_record(catalog, RETIRED, dataset, target or WHOLE)
     if last and last.is_retired is not undo:
         return last
     record = Retirement(dataset, target, not undo, short_line(reason), workspace.identity, stamp(now()))

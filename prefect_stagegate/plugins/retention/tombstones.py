@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.catalog.records import corrupt
+from prefect_stagegate.catalog.records import corrupt, newest_record
 from prefect_stagegate.catalog.version_records import has_version
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
@@ -58,7 +58,7 @@ def newest_tombstone(catalog: Catalog, dataset: str, digest: str) -> Tombstone |
     Raises:
         CorruptRecord: It is damaged, or another version's.
     """
-    newest = next(iter(catalog.all(TOMBSTONES, dataset, digest, newest=1)), None)
+    newest = newest_record(catalog, TOMBSTONES, dataset, digest)
     if newest and newest.digest != digest:
         raise corrupt(TOMBSTONES.path(dataset, digest, newest.number), "is about another version")
     return newest

@@ -12,15 +12,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.catalog.records import decode
+from prefect_stagegate.catalog.records import decode, remove_oldest
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
-from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.show.legible import legible_text, one_line, shortened
 from prefect_stagegate.sources import public_url
@@ -133,12 +131,7 @@ def record_begun(catalog: Catalog, dataset: str, digest: str, use: UseBegun) -> 
         return known
     name = f"{now():%Y%m%dT%H%M%SZ}-{mark}"
     catalog.create(BEGUN, use, dataset, digest, name)
-    if excess := names[: len(names) + 1 - KEPT][:REMOVED] if len(names) >= KEPT else []:
-        # Whoever may not delete keeps more of them, which readers bear.
-        with suppress(CatalogError):
-            for kind in (BEGUN, ENDED):
-                for old in excess:
-                    catalog.records.remove(kind.path(dataset, digest, old))
+    remove_oldest(catalog, (BEGUN, ENDED), dataset, digest, names=[*names, name], keep=KEPT, most=REMOVED)
     return name
 
 

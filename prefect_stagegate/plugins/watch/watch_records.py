@@ -9,13 +9,13 @@ A round whose process was killed has no answer. What moved a target, and why, st
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
 from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.records import newest_record, remove_oldest
 from prefect_stagegate.doors import Record
-from prefect_stagegate.errors import CatalogError, GateFailed
+from prefect_stagegate.errors import GateFailed
 from prefect_stagegate.model import Identity, Outcome
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.workspace import Workspace
@@ -95,16 +95,13 @@ def begin_round(catalog: Catalog, dataset: str, target: str, begun: WatchRound) 
     number = numbers[-1] + 1 if numbers else 1
     if not catalog.create(ROUNDS, begun, dataset, target, number):
         return 0
-    with suppress(CatalogError):  # whoever may not delete keeps more of them
-        for old in numbers[: max(0, len(numbers) + 1 - KEPT)][:REMOVED]:
-            for kind in (ROUNDS, ANSWERS):
-                catalog.records.remove(kind.path(dataset, target, old))
+    remove_oldest(catalog, (ROUNDS, ANSWERS), dataset, target, names=[*numbers, number], keep=KEPT, most=REMOVED)
     return number
 
 
 def newest_round(catalog: Catalog, dataset: str, target: str) -> WatchRound | None:
     """The round that began last."""
-    return next(iter(catalog.all(ROUNDS, dataset, target, newest=1)), None)
+    return newest_record(catalog, ROUNDS, dataset, target)
 
 
 def newest_answers(catalog: Catalog, dataset: str, target: str, count: int) -> list[WatchAnswer]:
@@ -114,7 +111,7 @@ def newest_answers(catalog: Catalog, dataset: str, target: str, count: int) -> l
 
 def hold_of(catalog: Catalog, dataset: str, target: str) -> Hold | None:
     """Why a target is held; None when it is not."""
-    newest = next(iter(catalog.all(HOLDS, dataset, target, newest=1)), None)
+    newest = newest_record(catalog, HOLDS, dataset, target)
     return newest if newest and newest.is_held else None
 
 
