@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prefect_stagegate.catalog.records import corrupt
+from prefect_stagegate.catalog.records import corrupt, newest_record
 from prefect_stagegate.doors import Record, hidden_names, why_gone
 from prefect_stagegate.errors import UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.model import Entry, FailedObject, Origin, Pins
@@ -40,9 +40,9 @@ def dataset_names(catalog: Catalog) -> list[str]:
     return catalog.records.folders("datasets/")
 
 
-def listed_datasets(catalog: Catalog) -> list[str]:
-    """The names of the datasets that listings show, sorted: all but those that plugins hide."""
-    hidden = hidden_names(catalog)
+def listed_datasets(catalog: Catalog, hidden: Collection[str] | None = None) -> list[str]:
+    """The names of all datasets but the hidden ones, sorted; by default, those that plugins hide."""
+    hidden = hidden_names(catalog) if hidden is None else hidden
     return [name for name in dataset_names(catalog) if name not in hidden]
 
 
@@ -161,8 +161,7 @@ def put_failed(catalog: Catalog, dataset: str, digest: str, failed: Sequence[Fai
 
 def read_failed(catalog: Catalog, dataset: str, digest: str) -> tuple[FailedObject, ...]:
     """The objects that could not be staged when the version was staged last."""
-    newest = catalog.all(_FAILED, dataset, digest, newest=1)
-    return tuple(newest[0]) if newest else ()
+    return tuple(newest_record(catalog, _FAILED, dataset, digest) or ())
 
 
 def put_spec(catalog: Catalog, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, gate_records
 from prefect_stagegate.catalog.refs import REFS, ref_heads
 from prefect_stagegate.catalog.version_records import (
-    dataset_names,
+    listed_datasets,
     read_failed,
     read_manifest,
     read_pins,
@@ -84,13 +84,11 @@ def list_versions(
         require_dataset(catalog, dataset)
     unreadable = unreadable or UnreadableRecords()
     leases = workspace.cache.leases.live(unreadable)
-    hidden = hidden_names(catalog)
+    hidden = () if every else hidden_names(catalog)
     lines: list[VersionLine] = []
     with ThreadPoolExecutor(READERS, "stagegate-versions") as pool:
-        for name in [dataset] if dataset else dataset_names(catalog):
-            if name in hidden and not (every or dataset):
-                continue
-            refs = _Refs(workspace, name, unreadable, () if every else hidden)
+        for name in [dataset] if dataset else listed_datasets(catalog, hidden):
+            refs = _Refs(workspace, name, unreadable, hidden)
             staged = _staging_times(workspace, name, unreadable)
 
             def read(digest: str, name: str = name, refs: _Refs = refs) -> tuple[VersionLine | None, UnreadableRecords]:

@@ -16,7 +16,7 @@ from typing import Any
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead, gate_records
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.refs import REFS, ref_heads
-from prefect_stagegate.catalog.version_records import dataset_names, has_version, require_dataset, staged_spec
+from prefect_stagegate.catalog.version_records import has_version, listed_datasets, require_dataset, staged_spec
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.doors import hidden_names, load, plugins
 from prefect_stagegate.errors import CatalogError, CorruptRecord, SourceError, StagegateError
@@ -126,7 +126,7 @@ def status(
     if dataset:
         require_dataset(catalog, dataset)
     hidden = hidden_names(catalog)
-    names = [dataset] if dataset else [name for name in dataset_names(catalog) if name not in hidden][:most]
+    names = [dataset] if dataset else listed_datasets(catalog, hidden)[:most]
     holders = holders or find_holders(workspace, unreadable)
 
     def read(name: str) -> tuple[DatasetStatus | None, UnreadableRecords]:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from threading import Event
 
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
-from prefect_stagegate.catalog.version_records import dataset_names, read_manifest
+from prefect_stagegate.catalog.version_records import listed_datasets, read_manifest
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.doors import hidden_names
 from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef, UsageError
@@ -76,9 +76,7 @@ class Watched:
 def watched_targets(workspace: Workspace, unreadable: UnreadableRecords) -> Iterator[Watched]:
     """All targets that are watched, name a version and are not hidden."""
     hidden = hidden_names(workspace.catalog)
-    for dataset in dataset_names(workspace.catalog):
-        if dataset in hidden:
-            continue
+    for dataset in listed_datasets(workspace.catalog, hidden):
         with skipping(unreadable, dataset):
             for target, gate in adopted_spec(workspace, dataset).gates.items():
                 is_shown = f"{dataset}@{target}" not in hidden
