@@ -368,6 +368,8 @@ class Plugin:
     keeps: Mapping[str, str] = field(default_factory=dict)
     """By a word for it, functions of a workspace, a dataset and a digest: why the version may not be removed from the
     catalog; empty where nothing speaks against it. A policy may do without those called `used`."""
+    version_records: tuple[str, ...] = ()
+    """Names of its kinds of records that are removed with a version: those whose keys begin with dataset and digest."""
     nodes: str = ""
     """`module:attribute` of a function of a catalog that gives the names of the nodes that it knows."""
     start_up: str = ""

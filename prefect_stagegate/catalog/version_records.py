@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_stagegate.catalog.records import corrupt, newest_record
-from prefect_stagegate.doors import Record, hidden_names, why_gone
+from prefect_stagegate.doors import Record, hidden_names, plugins, why_gone
 from prefect_stagegate.errors import UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.model import Entry, FailedObject, Origin, Pins
 from prefect_stagegate.model.manifest import Manifest, Seal, path_problem, row
@@ -213,12 +213,11 @@ def remove_version(catalog: Catalog, dataset: str, digest: str, is_needed: Calla
                 catalog.records.create(key, data)
     if needed:
         return False
-    version, folder = digest.removeprefix("sha256:"), f"datasets/{dataset}"
-    for kind in ("failed", "profiles"):
-        for record in list(catalog.records.keys(f"{folder}/{kind}/{version}/")):
-            catalog.records.remove(record)
-    for kind in ("fleets", "transfers"):
-        catalog.records.remove(f"{folder}/{kind}/{version}.json")
+    of_plugins = (name for plugin in plugins() for name in plugin.version_records)
+    for name in (_FAILED.name, "stagegate.transfers", *of_plugins):
+        kind = Record(name, object)
+        for path in [kind.path(dataset, digest), *catalog.records.keys(kind.folder(dataset, digest))]:
+            catalog.records.remove(path)
     return True
 
 

@@ -24,5 +24,6 @@ PLUGIN = Plugin(
     sections=dict.fromkeys(("report", "version", "comparison"), f"{__name__}.sections:table_sections")
     | {"dataset": f"{__name__}.trend_section:trend_section"},
     column_types=f"{__name__}.profiles:kept_column_types",
+    version_records=("stagegate.profiles",),
     readers=(f"{__name__}.profiling:profile_version",),
 )

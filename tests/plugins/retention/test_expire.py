@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -12,6 +13,7 @@ import pytest
 
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog.version_records import remove_version
+from prefect_stagegate.doors import Record, plugins
 from prefect_stagegate.errors import GateFailed, SpecError, UnknownRef, WaitingForApproval
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
@@ -237,6 +239,40 @@ def test_removal_is_undone_where_a_ref_moved_meanwhile(keeping: Keeping) -> None
     assert len(before) == 2
     assert not remove_version(keeping.node().catalog, "things", first, lambda: True)
     assert before == {path: path.read_bytes() for path in records}
+
+
+@pytest.fixture
+def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A plugin of another package, of whose records some go with their version."""
+    info = tmp_path / "site/acme-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[prefect_stagegate.plugins]\nacme = acme_scores:PLUGIN\n")
+    declaration = "from prefect_stagegate.doors import Plugin\n\nPLUGIN = Plugin(version_records=('acme.scores',))\n"
+    (info.parent / "acme_scores.py").write_text(declaration)
+    monkeypatch.syspath_prepend(info.parent)
+    plugins.cache_clear()
+    yield
+    monkeypatch.undo()
+    plugins.cache_clear()
+
+
+@pytest.mark.usefixtures("acme")
+def test_records_of_a_stranger_go_with_their_version(keeping: Keeping) -> None:
+    first, second = keeping.version(1), keeping.version(2)
+    catalog, reviews = keeping.node().catalog, Record("acme.reviews", dict[str, int])
+    kinds = [Record(name, dict[str, int]) for plugin in plugins() for name in plugin.version_records]
+    assert "acme.scores" in {kind.name for kind in kinds}
+    for digest in (first, second):
+        catalog.add(reviews, {"stars": 5}, "things", digest)
+        for path in [
+            path for kind in kinds for path in (kind.path("things", digest), kind.path("things", digest, digest))
+        ]:
+            catalog.records.replace(path, b"{}")
+    keeping.expire()
+    left = {kind.name: {name[:64] for name in catalog.names(kind, "things")} for kind in (*kinds, reviews)}
+    assert left.pop("acme.reviews") == {first[7:], second[7:]}
+    assert left == {name: {second[7:]} for name in left}
 
 
 def test_two_at_once_end_alike(keeping: Keeping) -> None:
