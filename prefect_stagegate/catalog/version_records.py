@@ -161,7 +161,8 @@ def put_failed(catalog: Catalog, dataset: str, digest: str, failed: Sequence[Fai
 
 def read_failed(catalog: Catalog, dataset: str, digest: str) -> tuple[FailedObject, ...]:
     """The objects that could not be staged when the version was staged last."""
-    return tuple(newest_record(catalog, _FAILED, dataset, digest) or ())
+    newest = newest_record(catalog, _FAILED, dataset, digest)
+    return tuple(newest or ())
 
 
 def put_spec(catalog: Catalog, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:

@@ -1,25 +1,32 @@
-"""The spec: one YAML file that says what a dataset is, what it promises, and what its targets require."""
+"""The spec: one YAML file that says what a dataset is, what it promises, and what its targets require.
 
-from prefect_stagegate.spec.fields import ByteSize, Duration, Glob
-from prefect_stagegate.spec.load import load_spec
-from prefect_stagegate.spec.models import (
-    HOLD,
-    ContractSpec,
-    FilesSpec,
-    Gate,
-    GateSpec,
-    JobSpec,
-    OnWithdrawal,
-    ProbeSpec,
-    Requirement,
-    RequirementSpec,
-    Spec,
-    TableSpec,
-)
-from prefect_stagegate.spec.requirements import KnownCheck, KnownChecks
-from prefect_stagegate.spec.schema import json_schema
-from prefect_stagegate.spec.source_specs import MirrorSpec, SourceSpec
-from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec, doubtful_columns
+The names are imported when they are used: modules with keys of plugins import `fields`, and are imported by `models`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefect_stagegate.spec.fields import ByteSize, Duration, Glob
+    from prefect_stagegate.spec.load import load_spec
+    from prefect_stagegate.spec.models import (
+        HOLD,
+        ContractSpec,
+        FilesSpec,
+        Gate,
+        GateSpec,
+        JobSpec,
+        OnWithdrawal,
+        ProbeSpec,
+        Requirement,
+        RequirementSpec,
+        Spec,
+        TableSpec,
+    )
+    from prefect_stagegate.spec.requirements import KnownCheck, KnownChecks
+    from prefect_stagegate.spec.schema import json_schema
+    from prefect_stagegate.spec.source_specs import MirrorSpec, SourceSpec
+    from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec, doubtful_columns
 
 __all__ = [
     "HOLD",
@@ -47,3 +54,12 @@ __all__ = [
     "json_schema",
     "load_spec",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    modules = ("fields", "models", "source_specs", "suites", "requirements", "schema", "load")
+    for module in modules if name in __all__ else ():
+        found = getattr(import_module(f"{__name__}.{module}"), name, None)
+        if found is not None:
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
