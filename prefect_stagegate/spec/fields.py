@@ -34,6 +34,7 @@ from prefect_stagegate.spec.urls import (
 )
 from prefect_stagegate.units import (
     DURATION_PATTERN,
+    LONGEST_DURATION,
     SIZE_PATTERN,
     format_duration,
     format_size,
@@ -93,7 +94,21 @@ Duration = Annotated[
     PlainSerializer(format_duration, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["12h", "30d"]}),
 ]
-"""A duration such as `12h` or `30d`, in whole seconds; 0s to 36500d. Bound it further by `Field(gt=…)`."""
+"""A duration such as `12h` or `30d`, in whole seconds; 0s to 36500d. `bounded` bounds it further."""
+
+
+def bounded(least: str, most: str = "") -> AfterValidator:
+    """Bounds of a duration, as a spec writes them. Those of `Field` would be told as Python writes them."""
+    low, high = parse_duration(least), parse_duration(most) if most else LONGEST_DURATION
+
+    def within(value: timedelta) -> timedelta:
+        if not low <= value <= high:
+            bound = f"at least {least}" if value < low else f"at most {most}"
+            raise ValueError(f"must be {bound}, not {format_duration(value)}")
+        return value
+
+    return AfterValidator(within)
+
 
 ByteSize = Annotated[
     int,

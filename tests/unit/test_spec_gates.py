@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec import Duration, Gate, KnownCheck, load_spec
+from prefect_stagegate.spec.fields import bounded
 
 
 class Nothing(BaseModel):
@@ -19,7 +20,7 @@ class Nothing(BaseModel):
 
 class Freshness(BaseModel):
     warn: Duration = timedelta(hours=12)
-    fail: Duration = Field(default=timedelta(hours=24), gt=timedelta(0))
+    fail: Annotated[Duration, bounded("1s", "90d")] = timedelta(hours=24)
 
     @model_validator(mode="after")
     def in_order(self) -> Freshness:
@@ -186,7 +187,11 @@ def test_a_gate_that_extends_only_is_enough() -> None:
         ),
         (
             {"pilot": {"require": [{"freshness": {"warn": "0s", "fail": "0s"}}]}},
-            "pilot.require[0].freshness.fail: must be more than 0 seconds, not 0s",
+            "pilot.require[0].freshness.fail: must be at least 1s, not 0s",
+        ),
+        (
+            {"pilot": {"require": [{"freshness": {"fail": "100d"}}]}},
+            "pilot.require[0].freshness.fail: must be at most 90d, not 100d",
         ),
         (
             {"pilot": {"require": [{"freshness": {"warn": "2d"}}]}},

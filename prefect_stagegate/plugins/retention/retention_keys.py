@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 
 from pydantic import Field
 
-from prefect_stagegate.spec.fields import Duration, SpecModel
+from prefect_stagegate.spec.fields import Duration, SpecModel, bounded
 
-Age = Annotated[Duration, Field(ge=timedelta(hours=1))]
+Age = Annotated[Duration, bounded("1h")]
 
 
 class RetainSpec(SpecModel):

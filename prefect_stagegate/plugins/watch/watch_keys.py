@@ -5,20 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from prefect_stagegate.spec.fields import Duration, SpecModel, Text
+from prefect_stagegate.spec.fields import Duration, SpecModel, Text, bounded
 
-LEAST = timedelta(minutes=1)
-
-
-def _long_enough(value: timedelta) -> timedelta:
-    if value < LEAST:
-        raise ValueError("must be at least 1m")
-    return value
-
-
-Interval = Annotated[Duration, AfterValidator(_long_enough)]
+Interval = Annotated[Duration, bounded("1m")]
 
 
 class WatchSpec(SpecModel):

@@ -317,7 +317,7 @@ def test_spec_says_what_is_wrong(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"newest": 0}, "at least 1"),
         ({"newst": 3}, "'newest'"),
-        ({"younger_than": "5s"}, "must be at least"),
+        ({"younger_than": "5s"}, "must be at least 1h, not 5s"),
     ]
     for number, (retain, problem) in enumerate(cases):
         keeping = Keeping(tmp_path / str(number), **retain)

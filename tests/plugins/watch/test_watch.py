@@ -318,7 +318,7 @@ def test_version_past_its_time_is_asked_as_later_says(tmp_path: Path) -> None:
     [
         ({"checks": []}, "must not be empty"),
         ({"evry": "1h"}, "'every'"),
-        ({"every": "5s"}, "must be at least 1m"),
+        ({"every": "5s"}, "must be at least 1m, not 5s"),
         ({"on_failure": "rollback"}, "'roll_back'"),
     ],
 )

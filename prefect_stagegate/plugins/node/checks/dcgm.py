@@ -6,6 +6,7 @@ The check that runs NVIDIA's own diagnostics.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Annotated
 
 from pydantic import Field
 
@@ -16,7 +17,7 @@ from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.plugins.node.checks.gpu import OnGpus, no_gpu, nvml_gpus
 from prefect_stagegate.plugins.node.dcgmi import Diagnosis, diagnose
-from prefect_stagegate.spec import Duration
+from prefect_stagegate.spec.fields import Duration, bounded
 from prefect_stagegate.units import count_text
 
 HOLDS = timedelta(days=1)
@@ -30,10 +31,8 @@ class Dcgm(OnGpus):
     """Level 1 takes seconds, 2 about two minutes, 3 about a quarter of an hour; from 2 on the GPUs are loaded."""
 
     level: int = Field(default=1, ge=1, le=4, description="How thorough the diagnostics are.", examples=[2])
-    timeout: Duration = Field(
+    timeout: Annotated[Duration, bounded("1s", "12h")] = Field(
         default=timedelta(minutes=5),
-        gt=timedelta(0),
-        le=timedelta(hours=12),
         description="After how long they are stopped; the answer is then inconclusive.",
         examples=["20m"],
     )

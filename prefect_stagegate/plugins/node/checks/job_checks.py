@@ -9,7 +9,7 @@ import os
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from prefect_stagegate.plugins.node.checks.gpu import machine
 from prefect_stagegate.plugins.node.feed import read_cold, sample
 from prefect_stagegate.plugins.node.tiers import Reading
 from prefect_stagegate.spec import ByteSize, Duration, JobSpec
+from prefect_stagegate.spec.fields import bounded
 from prefect_stagegate.units import bytes_text, count_text
 
 HOLDS = timedelta(days=1)
@@ -40,10 +41,8 @@ EXAMPLE = "Add to the spec: job: {batch_size: 400, sample_size: 114kB, step_time
 class Bounds(Parameters):
     """How much may be read for an answer."""
 
-    seconds: Duration = Field(
+    seconds: Annotated[Duration, bounded("1s", "1h")] = Field(
         default=timedelta(seconds=10),
-        ge=timedelta(seconds=1),
-        le=timedelta(hours=1),
         description="How long it may read.",
         examples=["1m"],
     )

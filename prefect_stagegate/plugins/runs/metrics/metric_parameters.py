@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from prefect_stagegate.gate.base import Parameters
 from prefect_stagegate.spec import Duration
-from prefect_stagegate.spec.fields import CredentialsName, Link, PublicKey, Text
+from prefect_stagegate.spec.fields import CredentialsName, Link, PublicKey, Text, bounded
 
 Name = Annotated[Text, Field(max_length=250)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Age = Annotated[Duration, Field(gt=timedelta(0))]
+Age = Annotated[Duration, bounded("1s")]
 _ONLY_OF = {"run": ("mlflow", "file"), "keys": ("file",), "labels": ("prometheus",)}
 """Parameters that mean something for some sources of figures alone."""
 
