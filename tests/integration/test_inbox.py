@@ -55,6 +55,9 @@ class InboxScenario(Scenario):
     def standings(self) -> dict[str, TargetStanding]:
         return {target: line.standing for target, line in self.lines().items()}
 
+    def offered(self) -> set[str]:
+        return {line.proposed.digest for line in self.lines().values() if line.proposed}
+
     def to(self, target: str) -> None:
         check(self.node(), THINGS, target)
         if target == "production":
@@ -144,6 +147,44 @@ def test_version_that_a_rollback_left_waits_for_nobody(scenario: InboxScenario) 
     line = scenario.lines()["pilot"]
     assert line.accepted
     assert (line.standing, line.accepted.digest, line.proposed) == ("serving", first, None)
+
+
+GATES_BESIDE = {**GATES, "canary": {"require": ["license"]}, "release": {"extends": "production"}}
+
+
+def test_targets_come_in_the_order_of_their_gates(scenario: InboxScenario) -> None:
+    gates = {"a": {"extends": "m"}, "m": {"extends": "z"}, "z": {"require": ["license"]}}
+    scenario.deliver("one", gates=gates)
+    assert [line.target for line in read(scenario.node())[0].lines] == ["z", "m", "a"]
+
+
+def test_withdrawn_version_is_offered_to_no_target(scenario: InboxScenario) -> None:
+    for text in ("one", "two"):
+        bad = scenario.deliver(text, gates=GATES_BESIDE).digest
+        scenario.to("pilot")
+        scenario.to("production")
+    rollback(scenario.node(INES), Address("things", "production"), reason="loss went up")
+    assert bad not in scenario.offered()
+
+
+def test_reinstatement_waits_for_whom_it_was_asked_of(scenario: InboxScenario) -> None:
+    for text in ("one", "two"):
+        bad = Address("things", scenario.deliver(text).digest)
+        scenario.to("pilot")
+        scenario.to("production")
+    rollback(scenario.node(INES), Address("things", "production"), reason="loss went up")
+    check(scenario.node(), bad, "production")
+    line = scenario.lines()["production"]
+    (action,) = line.actions
+    assert (line.standing, line.proposed, action.digest) == ("waiting", None, bad.digest)
+    assert action.reason == f"{ADA.name} asks for an approval of a version that was withdrawn"
+    approve(scenario.node(INES), bad, "production", reason="it was the learning rate")
+    (action,) = scenario.lines()["production"].actions
+    assert (action.kind, action.people[0].contact) == ("check", ADA.name)
+    assert action.reason.endswith("promote it with --reinstate")
+    check(scenario.node(), bad, "production")
+    promote(scenario.node(), bad, "production", reinstate=True)
+    assert scenario.lines()["production"].actions == ()
 
 
 def test_withdrawn_version_comes_first_and_names_why(scenario: InboxScenario) -> None:

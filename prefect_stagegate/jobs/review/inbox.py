@@ -159,7 +159,10 @@ class AcceptedVersion:
 
 @dataclass(frozen=True, slots=True)
 class ProposedVersion:
-    """The version that `promote` would move a target to, when it is another one than the target names."""
+    """The version that `promote` would move a target to, when it is another one than the target names.
+
+    Never one that a target withdrew.
+    """
 
     digest: str
     since: str
@@ -174,8 +177,6 @@ class ProposedVersion:
     """The decision's id."""
     is_current: bool = False
     """Whether the decision was made under the adopted policy and, for an acceptance, has not expired."""
-    withdrawn: bool = False
-    """Whether the target withdrew it before: no schedule promotes it then."""
 
     @property
     def report(self) -> str:

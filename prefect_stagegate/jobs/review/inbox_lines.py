@@ -82,7 +82,8 @@ class TargetFacts:
     has_gate: bool
     head: RefHead | None
     source: RefEntry | None
-    """The entry that names the version which would come next: of `latest`, or of the target that the gate extends."""
+    """The entry that names the version which would come next: of `latest`, or of the target that the gate extends. None
+    where a target withdrew that version."""
     accepted: Decision | None = None
     """The newest acceptance of the version that the target names."""
     decision: DecisionRecord | None = None
@@ -157,9 +158,8 @@ def _proposed(facts: TargetFacts, now: datetime) -> ProposedVersion | None:
     source, accepted = facts.source, facts.head.entry.digest if facts.head else ""
     if source is None or not facts.has_gate or source.digest == accepted:
         return None
-    withdrawn = facts.head is not None and source.digest in facts.head.withdrawals
     if facts.decision is None:
-        return ProposedVersion(source.digest, source.at, str(source.who), withdrawn=withdrawn)
+        return ProposedVersion(source.digest, source.at, str(source.who))
     decision = facts.decision.decision
     return ProposedVersion(
         digest=source.digest,
@@ -170,7 +170,6 @@ def _proposed(facts: TargetFacts, now: datetime) -> ProposedVersion | None:
         reason=reason_of(decision),
         decision=facts.decision.id,
         is_current=_is_current(decision, facts, now),
-        withdrawn=withdrawn,
     )
 
 
@@ -196,8 +195,12 @@ def _findings(
     if about:
         yield from _of_decision(facts, about, proposed, now)
     for state in facts.requests:
-        if state.request.digest != about and state.missing > 0 and not state.declined and not state.lapsed_at:
+        if state.request.digest == about or state.declined or state.lapsed_at:
+            continue
+        if state.missing > 0:
             yield _Finding(TargetStanding.WAITING, (_approval(facts, state),))
+        elif facts.head and state.request.digest in facts.head.withdrawals:
+            yield _Finding(TargetStanding.UNCHECKED, (_reinstatement(facts, state),))
 
 
 def _of_accepted(facts: TargetFacts, accepted: AcceptedVersion, now: datetime, warning: float) -> Iterator[_Finding]:
@@ -249,7 +252,7 @@ def _of_decision(
     match decision.outcome:
         case DecisionOutcome.ACCEPTED:
             if proposed:
-                yield _Finding(TargetStanding.ACCEPTED, (_promotion(facts, decision, proposed),))
+                yield _Finding(TargetStanding.ACCEPTED, (_promotion(facts, decision),))
         case DecisionOutcome.REFUSED:
             yield _Finding(TargetStanding.REFUSED, tuple(_repairs(facts, record)))
         case DecisionOutcome.INCONCLUSIVE:
@@ -273,9 +276,8 @@ def _check(facts: TargetFacts, proposed: ProposedVersion) -> PendingAction:
     return PendingAction(ActionKind.CHECK, _asker(decision), since, reason, command, decision.digest)
 
 
-def _promotion(facts: TargetFacts, decision: Decision, proposed: ProposedVersion) -> PendingAction:
-    reinstate = " --reinstate" if proposed.withdrawn else ""
-    command = f"stagegate promote {facts.dataset}@{digest_text(decision.digest)} --to {facts.target}{reinstate}"
+def _promotion(facts: TargetFacts, decision: Decision) -> PendingAction:
+    command = f"stagegate promote {facts.dataset}@{digest_text(decision.digest)} --to {facts.target}"
     return PendingAction(
         ActionKind.PROMOTE, _asker(decision), decision.at, reason_of(decision), command, decision.digest
     )
@@ -308,6 +310,8 @@ def _approval(facts: TargetFacts, state: RequestState) -> PendingAction:
     request = state.request
     people = _remaining(facts.owners, state)
     more = f"{state.missing} more approvals" if state.missing > 1 else "an approval"
+    if facts.head and request.digest in facts.head.withdrawals:
+        more += " of a version that was withdrawn"
     return PendingAction(
         ActionKind.APPROVE,
         people,
@@ -318,6 +322,15 @@ def _approval(facts: TargetFacts, state: RequestState) -> PendingAction:
         ("approval",),
         request.requester.name,
     )
+
+
+def _reinstatement(facts: TargetFacts, state: RequestState) -> PendingAction:
+    """What is left once people approved a version that was withdrawn: no schedule does it."""
+    request, names = state.request, listed([answer.approver.name for answer in state.answers])
+    asker = (Person("whoever asked", request.requester.name),)
+    reason = f"{names} approved a version that was withdrawn; check it, then promote it with --reinstate"
+    command = _check_command(facts, request.digest)
+    return PendingAction(ActionKind.CHECK, asker, state.answers[-1].at, reason, command, request.digest)
 
 
 def _repairs(facts: TargetFacts, record: DecisionRecord) -> Iterator[PendingAction]:

@@ -79,7 +79,7 @@ class DatasetStatus:
     anybody_may_change: bool
     """Whether the adopted policy has no rule that says who must agree to another."""
     refs: tuple[RefStatus, ...]
-    """`latest` first, then each target that has a gate or a log and is not hidden."""
+    """`latest` first, then each target that has a gate or a log and is not hidden, behind those its gate extends."""
     proposed: tuple[PolicyChange, ...]
     """How the policy in the spec of `latest` differs from the adopted one."""
     changed_since: tuple[PolicyChange, ...]
@@ -184,7 +184,8 @@ class _DatasetReader:
         adoption, heads = self._adoption, self._heads()
         spec = cache(lambda: spec_under(self._policy, self._dataset))  # read only where a request is open
         refs, lines = [], []
-        for ref in dict.fromkeys((LATEST, *self._gates, *heads, *self._problems)):
+        gates = sorted(self._gates, key=lambda target: (len(_chain(self._gates, target)), target))
+        for ref in dict.fromkeys((LATEST, *gates, *heads, *self._problems)):
             if f"{self._dataset}@{ref}" in self._hidden:
                 continue
             head = heads.get(ref)
@@ -232,11 +233,10 @@ class _DatasetReader:
         # Nothing is at the gate below: `latest` is proposed only where the gate was asked about it.
         if source_head is None and newest and target in self._decision_numbers(newest.entry.digest):
             source_head = newest
-        # What the gate below took back goes no further, and nobody has to bring back what a rollback left.
-        is_sound = source_head and source_head.entry.digest not in source_head.withdrawals
-        if source_head and head and source_head.entry.digest in head.withdrawals and not requests:
-            is_sound = source_head.entry.digest == head.entry.digest
-        source = source_head.move if source_head and is_sound else None
+        # What any target took back comes next nowhere. Whoever asks for it again names it.
+        if source_head and any(source_head.entry.digest in other.withdrawals for other in heads.values()):
+            source_head = None
+        source = source_head.move if source_head else None
         problem, accepted, record = "", None, None
         try:
             accepted = self._acceptance(target, head) if head else None
@@ -393,14 +393,16 @@ def _extends(gate: object) -> str:
     return below if isinstance(below, str) else ""
 
 
+def _chain(gates: Mapping[str, Any], target: str) -> list[Mapping[str, Any]]:
+    """A target's gate, and those that it extends."""
+    chain: dict[str, Mapping[str, Any]] = {}
+    while target not in chain and isinstance(gate := gates.get(target), Mapping):
+        chain[target] = gate
+        target = _extends(gate)
+    return list(chain.values())
+
+
 def _asks_for_approval(gates: Mapping[str, Any], target: str) -> bool:
     """Whether a gate, or one that it extends, requires an approval."""
-    seen: set[str] = set()
-    while target in gates and target not in seen:
-        seen.add(target)
-        gate = gates[target]
-        required = gate.get("require", ()) if isinstance(gate, Mapping) else ()
-        if any(check == APPROVAL or (isinstance(check, Mapping) and APPROVAL in check) for check in required):
-            return True
-        target = _extends(gate)
-    return False
+    required = (check for gate in _chain(gates, target) for check in gate.get("require", ()))
+    return any(check == APPROVAL or (isinstance(check, Mapping) and APPROVAL in check) for check in required)
