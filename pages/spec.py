@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pages.markdown import NONE, code, link, names, page, prose
 from prefect_stagegate import doors
 from prefect_stagegate.gate import known_checks
+from prefect_stagegate.gate.approval_parameters import LoginParameters
 from prefect_stagegate.plugins.retention.retention_keys import RetainSpec
 from prefect_stagegate.plugins.runs.metrics.metric_parameters import LeastSamples, MetricBounds, NoWorseThan
 from prefect_stagegate.plugins.signatures.signature import SignerIdentity
@@ -129,6 +130,13 @@ SECTIONS = (
     Section("job", JobSpec, ("job",), ""),
     Section(
         "gates", GateSpec, ("gates", "production"), "`gates` has one of these for each target, by the target's name."
+    ),
+    Section(
+        "gates: logins",
+        LoginParameters,
+        ("gates", "production", "require", 0, "approval", "logins"),
+        "It is the `logins` of the check [`approval`](checks.md#approval).",
+        has_example=False,
     ),
     Section(
         "gates: identity",

@@ -203,7 +203,7 @@ def read_request(catalog: Catalog, dataset: str, target: str, request_id: str) -
 
 
 def put_answer(catalog: Catalog, request: ApprovalRequest, approval: Approval) -> Approval:
-    """Add an answer; the same one of the same person again adds nothing, unless it is signed."""
+    """Add an answer; the same one of the same person, known alike, adds nothing unless it is signed."""
     while True:
         # Before the answers are read: an answer that is added meanwhile takes this number, and `create` fails.
         number = max(catalog.numbers(_ANSWERS, *_key(request)), default=0) + 1
@@ -211,7 +211,8 @@ def put_answer(catalog: Catalog, request: ApprovalRequest, approval: Approval) -
         person = person_key(approval.approver.name)
         last = next((answer for answer in reversed(answers) if person_key(answer.approver.name) == person), None)
         # A signed one is always added: the one before may be forged, and nothing here proves signatures.
-        if last and last.approved == approval.approved and not approval.envelope:
+        is_same = last and (last.approved, last.approver.source) == (approval.approved, approval.approver.source)
+        if last and is_same and not approval.envelope:
             return last
         if catalog.create(_ANSWERS, approval, *_key(request), number):
             return approval

@@ -12,6 +12,7 @@ from prefect_stagegate.gate.approval_counting import ANYBODY, answer_proof, coun
 from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParameters
 from prefect_stagegate.gate.base import CheckResult, one_finding
 from prefect_stagegate.gate.check_context import Binding, CheckContext
+from prefect_stagegate.gate.records.answers import AnswerProof
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Approval, ApprovalRequest, Finding, Outcome, person_key
 from prefect_stagegate.model.canonical import digest_of
@@ -38,7 +39,8 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     The last answer of each person counts, if their name is an address of one of the groups under `from` and they are
     not the requester. `count` (1) who agree pass, with all of `required` among them; one who declines fails, and until
     then it waits. With `signed`, only answers count that are signed with the person's key under `keys` or
-    `allowed_signers`, and each key counts for one person.
+    `allowed_signers`, and each key counts for one person. With `proof`, only answers count whose name is known at least
+    so well: `signature` as with `signed`, and `login` where a server under `logins` signed for a login.
     """
     owners = context.spec.owners
     if problem := _unanswerable(context, parameters):
@@ -73,11 +75,10 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
 
 
 def _answer(reply: Approval, request: ApprovalRequest | None, parameters: ApprovalParameters) -> Mapping[str, object]:
-    key = answer_proof(reply, request, parameters).key if request else ""
-    # A recorded answer may claim a signature; without a valid one, its name is only declared.
-    known_by = "signature" if key else "declared" if reply.approver.source == "signature" else reply.approver.source
-    answer = {"name": reply.approver.name, "known_by": known_by, "approved": reply.approved, "at": reply.at}
-    return {**answer, "key": key} if key else answer
+    proof = answer_proof(reply, request, parameters) if request else AnswerProof()
+    answer = {"name": reply.approver.name, "known_by": proof.known_by, "approved": reply.approved, "at": reply.at}
+    login = {"issuer": proof.login.issuer, "subject": proof.login.subject} if proof.login else {}
+    return {**answer, **login, **({"key": proof.key} if proof.key else {})}
 
 
 def _unanswerable(context: CheckContext, parameters: ApprovalParameters) -> CheckResult | None:

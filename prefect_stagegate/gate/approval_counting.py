@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 from typing import Any
 
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.gate.check_context import addresses_of
-from prefect_stagegate.gate.records.allowed_signers import fingerprint_of
-from prefect_stagegate.gate.records.answers import AnswerProof, SignedAct, answer_act, prove_act
-from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Identity, person_key
+from prefect_stagegate.gate.records.answers import AnswerProof, Login, SignedAct, answer_act, prove_act
+from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Identity, is_proof_enough, person_key
 from prefect_stagegate.units import count_text, digest_text, listed
 
 ANYBODY = "anybody"
@@ -74,19 +75,19 @@ def _valid_answers(
     """The last answers that count, and those that don't, each with the reason."""
     valid, ignored = [], []
     signed_by: dict[str, str] = {}
-    # Those who decline come first: nobody hides their answer behind another by the same key.
+    # Those who decline come first: nobody hides their answer behind another by the same key or login.
     for reply in sorted(last_answers(request, replies, parameters).values(), key=lambda reply: reply.approved):
         why = why_answer_is_void(reply, request, parameters, owners)
-        key = answer_proof(reply, request, parameters).key if parameters.signed and not why else ""
-        key = fingerprint_of(key)  # one key may be in `keys` and in `allowed_signers`
-        if key in signed_by:
-            why = f"it is signed with the same key as the answer of {signed_by[key]}"
+        is_proved = parameters.proof != "declared" and not why
+        holder = answer_proof(reply, request, parameters).holder if is_proved else ""
+        if holder in signed_by:
+            why = f"it is signed with the same key, or by the same login, as the answer of {signed_by[holder]}"
         if why:
             ignored.append((reply, why))
             continue
         valid.append(reply)
-        if key:
-            signed_by[key] = reply.approver.name
+        if holder:
+            signed_by[holder] = reply.approver.name
     return valid, ignored
 
 
@@ -105,21 +106,22 @@ def why_answer_is_void(
 
 
 def why_act_is_void(act: SignedAct, parameters: ApprovalParameters, owners: Mapping[Any, str]) -> str:
-    """Why what somebody did does not count: they are none of those who may, or did not sign it. Empty when it counts.
+    """Why what somebody did does not count: they are none of those who may, or not known well enough. Empty if it does.
 
     Raises:
         MissingExtra: What verifies its signature is not installed.
     """
     person, eligible = person_key(act.who), _asked_people(parameters, owners)
-    if eligible is not None and person not in eligible:
+    # Where nobody asks for a proof, none is verified: what does it may not be installed.
+    proof = prove_act(act, parameters) if parameters.proof != "declared" or parameters.logins.keys else AnswerProof()
+    if eligible is not None and person not in eligible and not _is_member(proof.login, parameters):
         in_group = not parameters.groups or person in _members(parameters, owners)
         return "the policy has no key for this name" if in_group else f"not an address of {listed(parameters.groups)}"
-    if not parameters.signed:
+    if is_proof_enough(proof.known_by, parameters.proof):
         return ""
-    proof = prove_act(act, parameters)
-    if proof.key:
-        return ""
-    unproved = "it is not signed with the key that the policy has for this name"
+    unproved = f"known by {proof.known_by}; this gate wants {parameters.proof}"
+    if parameters.signed:
+        unproved = "it is not signed with the key that the policy has for this name"
     return f"{unproved}: {proof.why}" if proof.why else unproved
 
 
@@ -157,8 +159,14 @@ def _members(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> set[s
     return {person_key(address) for group in parameters.groups for address in addresses_of(owners, group)}
 
 
+def _is_member(login: Login | None, parameters: ApprovalParameters) -> bool:
+    """Whether the provider of a login has the person in a group that stands for one that may answer."""
+    groups = {name for group in parameters.groups for name in parameters.logins.groups.get(group, ())}
+    return login is not None and not groups.isdisjoint(login.groups)
+
+
 def _asked_people(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> frozenset[str] | None:
-    """The names that may answer a request that is not their own; None where no list has them all."""
+    """The names of `owners` and `keys` that may answer a request that is not their own; None where anybody may."""
     people = _members(parameters, owners)
     # The principals of `allowed_signers` may be patterns, so only a signature tells whether somebody is among them.
     if parameters.signed and not parameters.allowed_signers:
@@ -178,15 +186,17 @@ def why_unanswerable(
     """
     people = _asked_people(parameters, owners)
     asker = person_key(requester.name) if requester else ""
+    # Who is in a provider's groups is known once they log in.
+    by_login = not parameters.signed and not parameters.logins.groups.keys().isdisjoint(parameters.groups)
     for name in parameters.required:
         if requester and person_key(name) == asker:
             return f"{name} must agree, and made the request"
-        if people is not None and person_key(name) not in people:
+        if not (people is None or by_login or person_key(name) in people):
             return f"{name} must agree, and is none of those who may answer"
     keys = parameters.signing_keys() if parameters.signed else None
     if keys is not None and len(keys) < parameters.count:
         return f"{count_text(parameters.count, 'approval')} needed, each by another key; keys: {len(keys)}"
-    if people is None or len(people - {asker}) >= parameters.count:
+    if people is None or by_login or len(people - {asker}) >= parameters.count:
         return ""
     groups = listed(parameters.groups or ["those with keys"])
     may = len(people - {asker})
@@ -196,20 +206,24 @@ def why_unanswerable(
 def last_answers(
     request: ApprovalRequest, replies: Sequence[Approval], parameters: ApprovalParameters
 ) -> dict[str, Approval]:
-    """The last answer of each person to a request. Where answers must be signed, a signed one comes before others.
+    """The last answer of each person to a request. One that is proved as the gate wants comes before others.
 
     `replies` may hold answers to other requests, too.
     """
     replies = [reply for reply in replies if reply.request == request.id]
-    if parameters.signed:
-        # The time in a signed answer is signed too: sorting by it undoes a record that was put in another order.
-        proved = [reply for reply in replies if answer_proof(reply, request, parameters).key]
-        replies = [reply for reply in replies if reply not in proved] + sorted(proved, key=lambda reply: reply.at)
+    if parameters.proof != "declared":
+        known_by = [answer_proof(reply, request, parameters).known_by for reply in replies]
+        is_enough = [is_proof_enough(proof, parameters.proof) for proof in known_by]
+        proved = list(compress(replies, is_enough))
+        if parameters.wants_envelope:
+            # The time in a signed answer is signed too: sorting by it undoes a record that was put in another order.
+            proved.sort(key=lambda reply: reply.at)
+        replies = [*compress(replies, map(not_, is_enough)), *proved]
     return {person_key(reply.approver.name): reply for reply in replies}
 
 
 def answer_proof(reply: Approval, request: ApprovalRequest, parameters: ApprovalParameters) -> AnswerProof:
-    """Whether an answer is signed with a key that the policy gives for the approver's name.
+    """How the name of an approver is known.
 
     Raises:
         MissingExtra: What verifies its signature is not installed.

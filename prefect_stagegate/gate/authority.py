@@ -1,7 +1,7 @@
 """Who may overrule a gate: waive a failure, revoke evidence, roll back. Pure but for proving signatures.
 
-Where the rule asks for signatures, they are proved wherever a record counts. A name without one is only declared: it is
-compared with the rule when the record is made, and records of earlier releases go on counting.
+Where the rule asks how a name is known, that is proved wherever a record counts. Where it does not, a name is compared
+with the rule when the record is made, and records of earlier releases go on counting.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Authority:
         return waiver.revoked is not None and self.counts(waiver.revoked, waiver=waiver.id)
 
     def counts(self, record: Overruling, **about: str) -> bool:
-        """Whether a record counts; an unsigned one does where nobody asks for signatures."""
+        """Whether a record counts; one by a declared name does where nobody asks how it is known."""
         is_asked = isinstance(record, Waiver) and not self.allows_waivers
-        is_asked = is_asked or (self.parameters is not None and self.parameters.signed)
+        is_asked = is_asked or (self.parameters is not None and self.parameters.proof != "declared")
         is_asked = is_asked or (isinstance(record, RefEntry) and bool(self.nodes))
         return not (is_asked and self._why_void(record, **about))
 
@@ -89,5 +89,5 @@ def authority_of(spec: Spec, target: str, catalog: Callable[[], str]) -> Authori
     if spec.policy.overrides:
         rule = spec.policy.overrides.approval
     parameters = None if rule is None else ApprovalParameters.model_validate(rule)
-    nodes = () if parameters and parameters.signed else spec.policy.node_keys
+    nodes = () if parameters and parameters.wants_envelope else spec.policy.node_keys
     return Authority(parameters, spec.owners, catalog, spec.policy.waivers != "none", nodes)

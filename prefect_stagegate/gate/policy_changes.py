@@ -13,13 +13,14 @@ from pydantic import BaseModel
 from prefect_stagegate.gate.base import Ceilings, Floors
 from prefect_stagegate.gate.check_context import addresses_of
 from prefect_stagegate.gate.registry import CHECKS
-from prefect_stagegate.model import Direction, PolicyChange, Severity
+from prefect_stagegate.model import PROOFS, Direction, PolicyChange, Severity
 from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.spec import Gate, Requirement, Spec
 from prefect_stagegate.spec.models import SPEC_KEYS
 
 MORE_IS_STRICTER = {
     *{
+        ("approval", "asked_proof"),
         ("approval", "count"),
         ("approval", "required"),
         ("approval", "signed"),
@@ -125,6 +126,8 @@ def _is_stricter(check: str, name: str, before: BaseModel, after: BaseModel) -> 
     old, new = (_comparable(getattr(parameters, name)) for parameters in (before, after))
     if (check, name) == ("approval", "groups"):
         old, new = old or None, new or None  # without groups anybody may
+    if (check, name) == ("approval", "asked_proof"):
+        old, new = (PROOFS.index(proof) for proof in (old, new))
     more = (check, name) in MORE_IS_STRICTER or (name in LIMITS and isinstance(after, Floors))
     less = (check, name) in LESS_IS_STRICTER or (name in LIMITS and isinstance(after, Ceilings))
     if old is None or new is None:

@@ -54,13 +54,17 @@ from prefect_stagegate.model.outcomes import (
     Verdict,
 )
 from prefect_stagegate.model.signoff import (
+    PROOFS,
+    RECORDED,
     Approval,
     ApprovalRequest,
     EvidenceRevocation,
     Identity,
+    KnownBy,
     Revocation,
     Wait,
     Waiver,
+    is_proof_enough,
     person_key,
 )
 
@@ -71,6 +75,8 @@ __all__ = [
     "LATEST",
     "NAME",
     "NAME_LENGTH",
+    "PROOFS",
+    "RECORDED",
     "SHORTEST_DIGEST",
     "WEAKEST",
     "Action",
@@ -88,6 +94,7 @@ __all__ = [
     "FailedObject",
     "Finding",
     "Identity",
+    "KnownBy",
     "Origin",
     "Outcome",
     "PeerTraffic",
@@ -111,5 +118,6 @@ __all__ = [
     "Waiver",
     "check_name",
     "is_name",
+    "is_proof_enough",
     "person_key",
 ]

@@ -8,7 +8,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+KnownBy = Literal["declared", "os-user", "prefect-form", "prefect-actor", "login", "signature"]
+"""How a name is known, the weakest first. `declared` and `prefect-form`: somebody wrote it into a setting or a flag, or
+into Prefect's form. `login`: a server, where the person logged in, signed for it; `signature`: the person signed."""
+PROOFS: tuple[KnownBy, ...] = get_args(KnownBy)
+RECORDED: tuple[KnownBy, ...] = ("declared", "os-user", "prefect-form")
+"""Proofs that nobody can verify later: the record says so. Of the others a signature does."""
 
 
 def person_key(name: str) -> str:
@@ -21,13 +28,22 @@ def person_key(name: str) -> str:
     return "".join(letter for letter in spelled if unicodedata.category(letter) not in ("Cc", "Cf")).strip().casefold()
 
 
+def is_proof_enough(proof: KnownBy, least: KnownBy) -> bool:
+    """Whether a name is known at least as well as `least` asks.
+
+    >>> is_proof_enough("os-user", "declared"), is_proof_enough("os-user", "login")
+    (True, False)
+    """
+    return PROOFS.index(proof) >= PROOFS.index(least)
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who did something, and the source of the name: only a signature proves it."""
+    """Who did something, and how the name is known."""
 
     name: str
-    source: Literal["os-user", "declared", "prefect-form", "prefect-actor", "signature"]
-    """`declared` and `prefect-form`: somebody wrote the name into a setting or a flag, or into Prefect's form."""
+    source: KnownBy
+    """As the record says, see `KnownBy`: `login` and `signature` count only where a signature beside it proves them."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.source})"
@@ -159,4 +175,5 @@ class Approval:
     reason: str
     at: str
     envelope: Mapping[str, Any] = field(default_factory=dict)
-    """The DSSE envelope around the answer, or `{"sshsig": …}` with an armored SSH signature; empty if unsigned."""
+    """The DSSE envelope around the answer, by the person or by the server of their login, or `{"sshsig": …}` with an
+    armored SSH signature; empty if unsigned."""

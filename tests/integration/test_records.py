@@ -370,9 +370,7 @@ def test_only_a_signature_proves_who_agreed(scenario: PilotScenario, signed: dic
         approve(scenario.node(INES), THINGS, "pilot")
     with pytest.raises(UsageError, match=r"oleg@example\.org can't answer for pilot: it is not signed with the key"):
         approve(scenario.node(OLEG), THINGS, "pilot", key=ines)
-    with pytest.raises(
-        UsageError, match=r"ben can't answer for pilot: not an address of infra, governance.* --identity ADDRESS"
-    ):
+    with pytest.raises(UsageError, match=r"ben can't answer for pilot: not an address of infra, governance"):
         approve(scenario.node(Identity("ben", "declared")), THINGS, "pilot", key=ines)
     approve(scenario.node(INES), THINGS, "pilot", reason="seen", key=ines)
     assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
 
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.clock import now, written_moment
@@ -14,10 +18,12 @@ from prefect_stagegate.gate.records.allowed_signers import fingerprint_of, read_
 from prefect_stagegate.gate.records.signing import SigningKey, signers
 from prefect_stagegate.gate.records.ssh_signatures import SshKey, verify_ssh_signature
 from prefect_stagegate.model import (
+    RECORDED,
     Approval,
     ApprovalRequest,
     EvidenceRevocation,
     Identity,
+    KnownBy,
     Revocation,
     Waiver,
     person_key,
@@ -25,16 +31,54 @@ from prefect_stagegate.model import (
 from prefect_stagegate.model.canonical import canonical, digest_of
 
 if TYPE_CHECKING:
-    from prefect_stagegate.gate.approval_parameters import ApprovalParameters
+    from prefect_stagegate.gate.approval_parameters import ApprovalParameters, LoginParameters
 
 Overruling = Waiver | Revocation | EvidenceRevocation | RefEntry
 """The record of somebody who overrules a gate: a waiver, the end of one, revoked evidence, a rollback."""
-PersonKey = SigningKey | SshKey
-"""What a person signs with: an Ed25519 key in PEM, or an SSH key."""
 ANSWER_PAYLOAD = "application/vnd.prefect-stagegate.answer+json"
 """The payload type of what people sign in DSSE envelopes."""
+LOGIN_PAYLOAD = "application/vnd.prefect-stagegate.login-answer+json"
+"""The payload type of what a server signs for somebody who logged in: what they did, and the login."""
 SSHSIG = "sshsig"
 """The key of an answer's envelope that holds an armored SSH signature, in place of a DSSE envelope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A person's login at a provider of identities, as a server saw it."""
+
+    issuer: str
+    """The provider's URL."""
+    subject: str
+    """The provider's name for the person, which stays the same when their address changes."""
+    at: str
+    """When they logged in."""
+    groups: tuple[str, ...] = ()
+    """The provider's groups of which they were a member then."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLogin:
+    """A person who is logged in at a server: the server signs what they do."""
+
+    key: SigningKey
+    """The server's."""
+    name: str
+    """The person's, as `owners` of specs have it: the address that the provider gave."""
+    issuer: str
+    """This and what follows as in `Login`."""
+    subject: str
+    at: str
+    groups: tuple[str, ...] = ()
+
+    def sign(self, statement: Mapping[str, Any]) -> dict[str, Any]:
+        """Sign what the person does, as of this login; gives the envelope of its record."""
+        login = Login(self.issuer, self.subject, self.at, self.groups)
+        return self.key.sign({**statement, "login": asdict(login)}, LOGIN_PAYLOAD)
+
+
+PersonKey = SigningKey | SshKey | ServerLogin
+"""What a person signs with: an Ed25519 key in PEM, an SSH key, or the key of the server where they are logged in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +94,34 @@ class SignedAct:
     """Who asked for the promotion, and can't have done it; empty where it does not matter."""
     since: str = ""
     """The earliest time at which an SSH key must have been valid; empty for `at`."""
+    source: KnownBy = "declared"
+    """How the record says that the name is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerProof:
-    """Whether a signature proves who did something."""
+    """How it is known who did something."""
 
     key: str = ""
     """The key that signed: `ed25519:…`, or an SSH key's fingerprint `SHA256:…`. Empty when nothing is proved."""
     why: str = ""
     """Why nothing is proved."""
+    login: Login | None = None
+    """The login for which the server with `key` signed; None for the person's own key."""
+    recorded: KnownBy = "declared"
+    """How the name is known where nothing is proved."""
+
+    @property
+    def known_by(self) -> KnownBy:
+        """How the name is known."""
+        if not self.key:
+            return self.recorded
+        return "login" if self.login else "signature"
+
+    @property
+    def holder(self) -> str:
+        """What is one person's: the key's fingerprint, or who logged in. Empty when nothing is proved."""
+        return f"{self.login.issuer} {self.login.subject}" if self.login else fingerprint_of(self.key)
 
 
 def signed_answer(request: ApprovalRequest, reply: Approval) -> dict[str, Any]:
@@ -80,7 +142,8 @@ def signed_answer(request: ApprovalRequest, reply: Approval) -> dict[str, Any]:
 def answer_act(request: ApprovalRequest, reply: Approval) -> SignedAct:
     """An answer as its approver signs it."""
     statement = signed_answer(request, reply)
-    return SignedAct(reply.approver.name, statement, reply.at, reply.envelope, request.requester.name, request.at)
+    name, source, requester = reply.approver.name, reply.approver.source, request.requester.name
+    return SignedAct(name, statement, reply.at, reply.envelope, requester, request.at, source)
 
 
 def overruling_act(record: Overruling, catalog: str, *, requester: str = "", waiver: str = "") -> SignedAct:
@@ -93,11 +156,13 @@ def overruling_act(record: Overruling, catalog: str, *, requester: str = "", wai
     fields = {name: value for name, value in asdict(record).items() if name not in left_out}
     statement = {"act": type(record).__name__, "catalog": catalog, "waiver": waiver, **fields}
     who = record.approver if isinstance(record, Waiver) else record.who
-    return SignedAct(who.name, statement, record.at, record.envelope, requester)
+    return SignedAct(who.name, statement, record.at, record.envelope, requester, source=who.source)
 
 
 def signer_of(identity: Identity, key: PersonKey | None) -> Identity:
-    """Who does something: a signature proves the name that the caller only declared."""
+    """Who does something: a signature proves the name that the caller only declared, and a login has its own."""
+    if isinstance(key, ServerLogin):
+        return Identity(key.name, "login")
     return Identity(identity.name, "signature") if key else identity
 
 
@@ -105,16 +170,25 @@ def sign_act(act: SignedAct, key: PersonKey) -> dict[str, Any]:
     """Sign what a person does; gives the envelope of its record."""
     if isinstance(key, SshKey):
         return {SSHSIG: key.sign(canonical(act.statement))}
+    if isinstance(key, ServerLogin):
+        return key.sign(act.statement)
     return key.sign(act.statement, ANSWER_PAYLOAD)
 
 
 def prove_act(act: SignedAct, parameters: ApprovalParameters) -> AnswerProof:
-    """Whether something is signed by a key that belongs to who did it, and not to the requester.
+    """How it is known who did something: by a key of theirs that is not the requester's, by a login, or as recorded.
+
+    A record that says more than `RECORDED` without a valid signature is only declared.
 
     Raises:
         MissingExtra: What verifies this kind of signature is not installed.
         StagegateError: It can't verify it.
     """
+    proof = _prove(act, parameters) if act.envelope else AnswerProof()
+    return replace(proof, recorded=act.source) if act.source in RECORDED else proof
+
+
+def _prove(act: SignedAct, parameters: ApprovalParameters) -> AnswerProof:
     keys, allowed_signers = parameters.keys, parameters.allowed_signers
     try:
         at = signed_moment(act)
@@ -124,15 +198,32 @@ def prove_act(act: SignedAct, parameters: ApprovalParameters) -> AnswerProof:
     signature = act.envelope.get(SSHSIG)
     if isinstance(signature, str):
         proof = _prove_ssh(act, at, data, signature, allowed_signers)
+    elif act.envelope.get("payloadType") == LOGIN_PAYLOAD:
+        return _prove_login(act, parameters.logins)
     else:
         own = _keys_of(act.who, keys)
-        proved = own and act.envelope and signers(act.envelope, act.statement, ANSWER_PAYLOAD, own)
+        proved = own and signers(act.envelope, act.statement, ANSWER_PAYLOAD, own)
         proof = AnswerProof(key=proved[0]) if proved else AnswerProof()
     if not (proof.key and act.requester):
         return proof
     if fingerprint_of(proof.key) in _fingerprints_of(act.requester, keys, allowed_signers):
         return _requesters_key(act)
     return proof
+
+
+def _prove_login(act: SignedAct, logins: LoginParameters) -> AnswerProof:
+    try:
+        login = TypeAdapter(Login).validate_python(json.loads(b64decode(act.envelope["payload"]))["login"])
+    except (KeyError, TypeError, ValueError):
+        return AnswerProof(why="its login can't be read")
+    if logins.issuers and login.issuer not in logins.issuers:
+        return AnswerProof(why=f"the policy takes no logins by {login.issuer}")
+    # All that was done is signed with the name, so that a login proves nothing else, and nobody else.
+    statement = {**act.statement, "login": asdict(login)}
+    proved = logins.keys and signers(act.envelope, statement, LOGIN_PAYLOAD, logins.keys)
+    if not proved:
+        return AnswerProof(why="no server under `logins.keys` of the policy signed exactly this for this name")
+    return AnswerProof(key=proved[0], login=login)
 
 
 def _keys_of(name: str, keys: Mapping[str, str]) -> list[str]:

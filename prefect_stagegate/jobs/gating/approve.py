@@ -256,12 +256,9 @@ def answer(
     parameters = approval_asked_by(gate)
     # Reject an answer that would not count, so that nobody believes to have answered.
     if why := why_not_counted(approval, recorded, request, parameters, owners):
-        who = f"{workspace.identity.name} can't answer for {request.target}"
+        who = f"{approval.approver.name} can't answer for {request.target}"
         command = f"stagegate approve {request.dataset}@{request.digest} --to {request.target}"
-        # A requester is not invited to answer under another name.
-        asked = person_key(workspace.identity.name) == person_key(request.requester.name)
-        name = " --identity ADDRESS" if parameters.groups and not asked else ""
-        hint = f"{who_may(parameters, owners)} They run `{command}{name}`."
+        hint = f"{who_may(parameters, owners)} They run `{command}`."
         raise UsageError(f"{who}: {why}", hint=hint, dataset=request.dataset)
     return gate_records.put_answer(workspace.catalog, request, approval)
 
@@ -305,9 +302,10 @@ def build_answer(
     Raises:
         UsageError: A refusal has no reason, or the answer has no name.
     """
-    if not person_key(workspace.identity.name):
+    approver = signer_of(workspace.identity, key)
+    if not person_key(approver.name):
         raise UsageError("The answer has no name", hint="Say who answers.", dataset=request.dataset)
     if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=request.dataset)
-    approval = Approval(request.id, signer_of(workspace.identity, key), approved, reason, stamp(now()))
+    approval = Approval(request.id, approver, approved, reason, stamp(now()))
     return replace(approval, envelope=sign_act(answer_act(request, approval), key)) if key else approval

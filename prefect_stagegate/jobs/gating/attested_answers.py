@@ -62,7 +62,7 @@ def why_unsigned(catalog: Catalog, entry: RefEntry, in_force: Sequence[PolicyEnt
     attested = read_statement(whole_statement(catalog, entry.attestation))
     request, gate = attested.request, gate_of(catalog, attested.decision)
     is_asked = any(item.check == APPROVAL and item.severity is Severity.BLOCKING for item in gate.requirements)
-    if attested.decision.accepted and is_asked and approval_asked_by(gate).signed:
+    if attested.decision.accepted and is_asked and approval_asked_by(gate).wants_envelope:
         tally = count_attested_answers(catalog, attested)
         if tally is None or tally.missing or tally.declined:
             return f"its signed approval does not hold: {tally.missing or 'declined' if tally else 'it has none'}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import PolicyEntry
-from prefect_stagegate.model import Approval, ApprovalRequest
+from prefect_stagegate.model import RECORDED, Approval, ApprovalRequest
 
 if TYPE_CHECKING:
     from prefect_stagegate.gate.approval_parameters import ApprovalParameters
@@ -44,6 +44,11 @@ def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The parameters of the approval that a policy requires before another replaces it; None when it has no rule."""
     rule: Mapping[str, Any] | None = policy.get("policy", {}).get("change", {}).get("approval")
     return rule
+
+
+def is_signed(rule: Mapping[str, Any] | None) -> bool:
+    """Whether a rule wants answers that are signed, by the person or by the server of a login."""
+    return rule is not None and bool(rule.get("signed") or rule.get("proof", "declared") not in RECORDED)
 
 
 def why_unchangeable(policy: Mapping[str, Any]) -> str:
@@ -88,7 +93,7 @@ def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
         return "this release can't read its rule"
     rule = rule_of(before)
     # A draft while no target had an entry: names without signatures are only declared, and hold nobody off.
-    is_free = rule is None or (entry.heads == {} and not rule.get("signed"))
+    is_free = rule is None or (entry.heads == {} and not is_signed(rule))
     missing = "" if is_free else _missing(before, entry)
     return missing and f"the required people did not agree: {missing}"
 

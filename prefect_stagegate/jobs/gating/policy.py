@@ -20,7 +20,7 @@ from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.jobs.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
-from prefect_stagegate.jobs.gating.consent import POLICY_TARGET, agreement, rule_of, why_unchangeable
+from prefect_stagegate.jobs.gating.consent import POLICY_TARGET, agreement, is_signed, rule_of, why_unchangeable
 from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Direction, PolicyChange
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import Spec
@@ -85,7 +85,7 @@ def adopt_first_policy(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, 
 
 
 def _is_draft(workspace: Workspace, head: PolicyEntry) -> bool:
-    is_staged = head.reason in (FIRST, REPLACED) and not (rule_of(head.policy) or {}).get("signed")
+    is_staged = head.reason in (FIRST, REPLACED) and not is_signed(rule_of(head.policy))
     return is_staged and not set(workspace.catalog.folders(REFS, head.dataset)) - {LATEST}
 
 
@@ -274,7 +274,7 @@ def answer_request(
     recorded, owners = gate_records.read_answers(workspace.catalog, request), head.policy.get("owners", {})
     parameters = Parameters.model_validate(rule)
     if why := why_not_counted(answer, recorded, request, parameters, owners):
-        who = f"{workspace.identity.name} can't answer for the policy of {dataset}"
+        who = f"{answer.approver.name} can't answer for the policy of {dataset}"
         raise UsageError(f"{who}: {why}", hint=who_may(parameters, owners), dataset=dataset)
     return request, gate_records.put_answer(workspace.catalog, request, answer)
 

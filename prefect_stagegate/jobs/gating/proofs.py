@@ -66,9 +66,11 @@ class SignatureProof:
             return
         asked = [policy.policy for policy in (own, *known)]
         node_keys = [policy.get("policy", {}).get("node_keys", ()) for policy in asked]
-        # As somebody wrote it: `true`, `yes` or `1`. A column may have this name, too.
+        # `signed` as somebody wrote it: `true`, `yes` or `1`; `proof` is left out where none is asked. A column may
+        # have these names, too.
         rules = [canonical([policy.get("gates"), policy.get("policy", {}).get("overrides")]) for policy in asked]
-        wants_answers = any(b'"signed":' in rule.replace(b'"signed":false', b"") for rule in rules)
+        rules = [rule.replace(b'"signed":false', b"") for rule in rules]
+        wants_answers = any(key in rule for rule in rules for key in (b'"signed":', b'"proof":'))
         if not (self.keys or wants_answers or any(node_keys)):
             return
         from prefect_stagegate.jobs.gating.attested_answers import signed_by, why_unsigned  # late, as above
