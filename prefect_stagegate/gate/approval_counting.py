@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.gate.check_context import addresses_of
-from prefect_stagegate.gate.records.answers import AnswerProof, Login, SignedAct, answer_act, prove_act
+from prefect_stagegate.gate.records.answers import AnswerProof, LoginClaims, SignedAct, answer_act, prove_act
 from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Identity, is_proof_enough, person_key
 from prefect_stagegate.units import count_text, digest_text, listed
 
@@ -159,7 +159,7 @@ def _members(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> set[s
     return {person_key(address) for group in parameters.groups for address in addresses_of(owners, group)}
 
 
-def _is_member(login: Login | None, parameters: ApprovalParameters) -> bool:
+def _is_member(login: LoginClaims | None, parameters: ApprovalParameters) -> bool:
     """Whether the provider of a login has the person in a group that stands for one that may answer."""
     groups = {name for group in parameters.groups for name in parameters.logins.groups.get(group, ())}
     return login is not None and not groups.isdisjoint(login.groups)

@@ -44,7 +44,7 @@ SSHSIG = "sshsig"
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class LoginClaims:
     """A person's login at a provider of identities, as a server saw it."""
 
     issuer: str
@@ -66,14 +66,14 @@ class ServerLogin:
     name: str
     """The person's, as `owners` of specs have it: the address that the provider gave."""
     issuer: str
-    """This and what follows as in `Login`."""
+    """This and what follows as in `LoginClaims`."""
     subject: str
     at: str
     groups: tuple[str, ...] = ()
 
     def sign(self, statement: Mapping[str, Any]) -> dict[str, Any]:
         """Sign what the person does, as of this login; gives the envelope of its record."""
-        login = Login(self.issuer, self.subject, self.at, self.groups)
+        login = LoginClaims(self.issuer, self.subject, self.at, self.groups)
         return self.key.sign({**statement, "login": asdict(login)}, LOGIN_PAYLOAD)
 
 
@@ -106,7 +106,7 @@ class AnswerProof:
     """The key that signed: `ed25519:…`, or an SSH key's fingerprint `SHA256:…`. Empty when nothing is proved."""
     why: str = ""
     """Why nothing is proved."""
-    login: Login | None = None
+    login: LoginClaims | None = None
     """The login for which the server with `key` signed; None for the person's own key."""
     recorded: KnownBy = "declared"
     """How the name is known where nothing is proved."""
@@ -213,7 +213,7 @@ def _prove(act: SignedAct, parameters: ApprovalParameters) -> AnswerProof:
 
 def _prove_login(act: SignedAct, logins: LoginParameters) -> AnswerProof:
     try:
-        login = TypeAdapter(Login).validate_python(json.loads(b64decode(act.envelope["payload"]))["login"])
+        login = TypeAdapter(LoginClaims).validate_python(json.loads(b64decode(act.envelope["payload"]))["login"])
     except (KeyError, TypeError, ValueError):
         return AnswerProof(why="its login can't be read")
     if logins.issuers and login.issuer not in logins.issuers:
