@@ -204,13 +204,14 @@ def diff(
     *,
     rows: Annotated[bool, Parameter(negative="", help="Compare the rows of the contract's tables instead.")] = False,
     key: Annotated[
-        str,
+        tuple[str, ...],
         Parameter(
-            metavar="COLUMNS",
-            help="With --rows: the columns that tell which rows are the same, with commas between. Without, whole rows "
-            "are compared.",
+            metavar="COLUMN",
+            negative="",
+            help="With --rows: a column that tells which rows are the same; once for each. Without, whole rows are "
+            "compared.",
         ),
-    ] = "",
+    ] = (),
     every: All = False,
     json: Json = False,
     places: Places = Places(),
@@ -221,7 +222,7 @@ def diff(
 
     - `stagegate diff nycflights@production nycflights@latest`
     - `stagegate diff nycflights@latest~1 nycflights`
-    - `stagegate diff nycflights@production nycflights --rows --key flight,time_hour`
+    - `stagegate diff nycflights@production nycflights --rows --key flight --key time_hour`
 
     Parameters
     ----------
@@ -233,10 +234,9 @@ def diff(
     if key and not rows:
         raise UsageError("--key belongs to --rows", hint="Add --rows, or leave --key out.")
     if rows:
-        columns = [name for name in key.split(",") if name]
         compare = offered("comparisons", "rows", "--rows")
         with shown_work(f"diff {old} {new}", "none" if json else "auto") as progress:
-            section = compare(places.workspace(), Address.parse(old), Address.parse(new), columns, progress)
+            section = compare(places.workspace(), Address.parse(old), Address.parse(new), key, progress)
         if json:
             print_json(section.values)
         else:

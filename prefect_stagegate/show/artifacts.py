@@ -74,6 +74,7 @@ def proposal_document(report: Report, decision: Decision, sums: Seal, *, until: 
         *([("rows", f"{rows:,}")] if rows is not None else []),
         (f"{report.target} serves", digest_text(report.serves) if report.serves else "no version"),
         *([("what would change", report.changes.summary)] if report.changes else []),
+        *report.briefs,
     )
     fine = f"{sum(row.is_fine for row in report.rows)} of {count_text(len(report.rows), 'check')}"
     parts = (

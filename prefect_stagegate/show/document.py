@@ -128,6 +128,8 @@ class Section:
     """Without any, the section is not shown."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """What it adds to the page's JSON document."""
+    brief: str = ""
+    """In a line what people need at once, also at a terminal and in a form, which show nothing else of it."""
 
 
 @dataclass(frozen=True, slots=True)

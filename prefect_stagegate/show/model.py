@@ -113,7 +113,12 @@ class Report:
         lines.append((f"{self.target} {'still ' if goes_on else ''}serves", served if self.serves else "no version"))
         if self.changes:
             lines.append(("changes", self.changes.summary))
-        return tuple(lines)
+        return (*lines, *self.briefs)
+
+    @property
+    def briefs(self) -> tuple[tuple[str, str], ...]:
+        """What plugins say at once, as names and values."""
+        return tuple((section.title.lower(), section.brief) for section in self.sections if section.brief)
 
 
 def build_report(  # noqa: PLR0913 - one parameter for each fact that the caller looks up

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
-from prefect_stagegate.show import Report, build_report
+from prefect_stagegate.model.manifest import Seal
+from prefect_stagegate.show import Report, Section, build_report, proposal_document, render
 from prefect_stagegate.show.next_steps import STEPS
 from prefect_stagegate.show.rows import Standing
 from prefect_stagegate.show.text import FINDINGS
@@ -47,10 +48,8 @@ ALL = (
 WRITERS = {"markdown": to_markdown, "text": to_text, "json": to_json}
 
 
-def a_report(
-    *checks: Evidence, outcome: DecisionOutcome = DecisionOutcome.REFUSED, serves: str | None = None
-) -> Report:
-    decision = Decision(
+def a_decision(*checks: Evidence, outcome: DecisionOutcome) -> Decision:
+    return Decision(
         dataset="nycflights",
         digest=DIGEST,
         target="production",
@@ -61,7 +60,12 @@ def a_report(
         at="2026-03-01T03:00:00.000000Z",
         requester="ana",
     )
-    return build_report(decision, a_spec(), serves=serves)
+
+
+def a_report(
+    *checks: Evidence, outcome: DecisionOutcome = DecisionOutcome.REFUSED, serves: str | None = None
+) -> Report:
+    return build_report(a_decision(*checks, outcome=outcome), a_spec(), serves=serves)
 
 
 def terminal(report: Report, width: int = 80) -> str:
@@ -150,6 +154,15 @@ def test_top_tells_version_policy_and_what_is_served(
     for part in ("nycflights@sha256:4f9c4f9c4f9c", "sha256:aaaaaaaaaaaa", "serves", sentence):
         assert part in top
     assert ("still" in top) == ("still" in sentence)
+
+
+def test_terminal_and_form_show_what_plugins_say_at_once() -> None:
+    decision = a_decision(WAITS, outcome=DecisionOutcome.WAITING)
+    section = Section("Row changes", brief="trips: 3 added")
+    report = build_report(decision, a_spec(), serves=OTHER_DIGEST, sections=(section,))
+    form = proposal_document(report, decision, Seal(DIGEST, 1, 8), until=decision.at)
+    for written in (to_text(report), terminal(report), to_markdown(report), render("markdown", form)):
+        assert re.search(r"row changes\W+trips: 3 added", written)
 
 
 def test_what_production_serves_already_is_nobodys_turn() -> None:

@@ -91,7 +91,7 @@ def compare_versions(
     if key and found and not any(changes.key for changes in found.values()):
         raise UsageError(
             f"No table that differs has the key {', '.join(key)} in both versions",
-            hint="Name columns of a table by --key, or leave --key out to compare whole rows.",
+            hint="Name each column of a table by a --key, or leave --key out to compare whole rows.",
             dataset=version.dataset,
         )
     results = tuple(

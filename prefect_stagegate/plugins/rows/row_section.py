@@ -7,11 +7,10 @@ from dataclasses import asdict
 
 from prefect_stagegate.plugins.rows.row_changes import RowChanges, RowSample, TableRowChanges, read_changes
 from prefect_stagegate.show.document import Cell, Section, Table, Text, VersionBeside
-from prefect_stagegate.show.legible import time_text
+from prefect_stagegate.show.legible import short_line, time_text
 from prefect_stagegate.units import count_text, listed
 from prefect_stagegate.workspace import Workspace
 
-TITLE = "Rows"
 MOST_TABLES = 50
 """Tables that are shown."""
 NAMED = 10
@@ -41,7 +40,8 @@ def section_of(changes: RowChanges, names: tuple[str, str]) -> Section:
         if table.samples
     ]
     table = Table(head, rows, summary=summary, more=len(changes.tables) - len(tables))
-    return Section(TITLE, (Text(said), table, *notes, *samples), {"row_changes": asdict(changes)})
+    values = {"row_changes": asdict(changes)}
+    return Section("Row changes", (Text(said), table, *notes, *samples), values, short_line(summary))
 
 
 def _row(table: TableRowChanges) -> tuple[Cell, ...]:

@@ -289,6 +289,18 @@ def test_command_prints_counts_and_samples(things: Scenario, capsys: pytest.Capt
     assert things.run("diff", *versions, "--rows", "--key", "name,nr") == 2
 
 
+def test_key_of_two_columns_one_with_a_comma(things: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"id": [1, 1, 2], "day, local": [1, 2, 1]}
+    deliver(things, {"trips/a.parquet": {**columns, "fare": [1.5, 2.5, 3.5]}})
+    deliver(things, {"trips/a.parquet": {**columns, "fare": [1.5, 7.0, 3.5]}})
+    capsys.readouterr()
+    words = ("diff", "things@latest~1", "things", "--rows", "--json")
+    assert things.run(*words, "--key", "id", "--key", "day, local") == 0
+    (table,) = json.loads(capsys.readouterr().out)["row_changes"]["tables"]
+    assert (table["key"], table["changed"]) == (["id", "day, local"], 1)
+    assert things.run(*words, "--key", "id,day, local") == 2
+
+
 def test_report_shows_what_was_counted_without_values(things: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
     deliver(things, {"trips/a.parquet": JANUARY})
     things.promote()
@@ -307,5 +319,7 @@ def test_report_shows_what_was_counted_without_values(things: Scenario, capsys: 
     kept = [path for path in (things.folder / "catalog").rglob("*.json") if "rows.changes" in str(path)]
     things.run("report", newest, "--markdown", str(things.folder / "r.md"))
     assert "trips: 0 added, 0 gone, 1 changed" in (things.folder / "r.md").read_text()
+    things.run("report", newest)
+    assert "row changes trips: 0 added, 0 gone, 1 changed" in " ".join(capsys.readouterr().out.split())
     assert len(kept) == 1
     assert "7.25" not in shown + kept[0].read_text()
