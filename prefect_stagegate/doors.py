@@ -15,6 +15,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from threading import Event
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import quote
 
 from prefect_stagegate import plugins as own
 from prefect_stagegate.errors import CatalogError, UsageError, did_you_mean
@@ -350,6 +351,9 @@ class Plugin:
     They return an application that answers `/login…` and `/logout`, and puts into the scope of other requests:
     `stagegate.visitor`, a `Visitor`, where somebody is logged in; `stagegate.login`, the path at which one logs in; and
     `stagegate.logout`, what a form that is sent to `/logout` must have as `token`."""
+    answers: Mapping[str, str] = field(default_factory=dict)
+    """The path of the page on which somebody answers, by what they do: `approve` (a request to promote), `agree` (to a
+    policy), `waive` and `roll back`. `answer_path` fills its names in."""
     column_types: str = ""
     """`module:attribute` of a function that gives what a validation found a table's columns to be: of a catalog, a
     dataset, a digest and a table, the types by name; empty where none did."""
@@ -458,6 +462,15 @@ def offered(what: str, name: str, need: str) -> Any:
     if place := declared(what).get(name):
         return load(place)
     raise UsageError(f"{need} needs a plugin that is not installed", hint="Install prefect-stagegate with its plugins.")
+
+
+def answer_path(action: str, **names: str) -> str:
+    """The path of the page on which somebody does something, below the pages' address; empty where no plugin has one.
+
+    `names` are those of its path in `Plugin.answers`.
+    """
+    path: str = declared("answers").get(action, "")
+    return path.format(**{name: quote(value.removeprefix("sha256:"), safe="") for name, value in names.items()})
 
 
 def require_allowed(what: str, workspace: Workspace, dataset: str, digest: str, ref: str) -> None:

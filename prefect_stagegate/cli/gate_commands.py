@@ -352,15 +352,13 @@ def rollback(
     key = signature.person_key(workspace)
     moved = returning.rollback(workspace, Address.parse(what), to=to, reason=reason, key=key)
     _print_recall(workspace, moved, moved.previous, _print_move, json=json)
-    emit_events(lambda: _rollback_events(workspace, moved))
+    emit_events(lambda: _returned_events(workspace, moved))
 
 
-def _rollback_events(workspace: Workspace, moved: Promotion) -> Iterator[VersionEvent]:
-    from prefect_stagegate.tasks._support.version_events import move_event, withdrawal_event
+def _returned_events(workspace: Workspace, moved: Promotion) -> Iterator[VersionEvent]:
+    from prefect_stagegate.tasks._support.version_events import rollback_events
 
-    yield move_event(moved)
-    if entry := withdrawal_of(workspace.catalog, moved.dataset, moved.ref, moved.previous):
-        yield withdrawal_event(workspace, entry)
+    return rollback_events(workspace, moved)
 
 
 def _print_recall(

@@ -148,6 +148,15 @@ def move_event(moved: Promotion) -> VersionEvent:
     return version_event(REF_MOVED, moved.dataset, moved.digest, target=moved.ref, previous=moved.previous)
 
 
+def rollback_events(workspace: Workspace, moved: Promotion) -> Iterator[VersionEvent]:
+    """The events of a rollback: the move, and the withdrawal of the version that was left."""
+    from prefect_stagegate.catalog import withdrawal_of
+
+    yield move_event(moved)
+    if entry := withdrawal_of(workspace.catalog, moved.dataset, moved.ref, moved.previous):
+        yield withdrawal_event(workspace, entry)
+
+
 def ending_events(lines: Iterable[InboxLine]) -> Iterator[VersionEvent]:
     """The events of the targets whose evidence ends soon, or ended, so that somebody has to check."""
     from prefect_stagegate.jobs.review.inbox import ActionKind

@@ -263,14 +263,19 @@ def answer(
     return gate_records.put_answer(workspace.catalog, request, approval)
 
 
-def _require_open(workspace: Workspace, request: ApprovalRequest, gate: Gate) -> None:
-    """Raise when a request ended, or a newer one replaced it."""
+def why_closed(workspace: Workspace, request: ApprovalRequest, gate: Gate) -> str:
+    """Why a request ended, or that a newer one replaced it; empty while it is open, or has lapsed."""
     why = _why_ended(request, gate.policy, workspace.catalog.ref(request.dataset, request.target))
     why = why or why_dated_back(workspace.catalog, request)
     newer = None if why else request_for(workspace, request.dataset, request.digest, request.target, gate.policy)
     if newer and newer.id != request.id:
-        why = f"{newer.requester.name} made a newer request at {newer.at}"
-    if why:
+        return f"{newer.requester.name} made a newer request at {newer.at}"
+    return why
+
+
+def _require_open(workspace: Workspace, request: ApprovalRequest, gate: Gate) -> None:
+    """Raise when a request ended, or a newer one replaced it."""
+    if why := why_closed(workspace, request, gate):
         version = f"{request.dataset}@{request.digest}"
         raise UsageError(
             f"The request of {request.at} to promote {version} to {request.target} ended: {why}",

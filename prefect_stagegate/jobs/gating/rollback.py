@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.doors import require_allowed
@@ -84,12 +86,16 @@ def rollback(
     return moved
 
 
-def _choose(entries: list[RefEntry], leaving: str, to: str, address: Address) -> RefEntry:
-    """The newest move to `to`, or to any accepted version when `to` is empty."""
+def earlier_versions(entries: Sequence[RefEntry], leaving: str) -> list[RefEntry]:
+    """The moves of a target to versions to which it can return when it leaves one, the newest first."""
     withdrawals = withdrawn(entries)
     # A withdrawn version is no place to return to: it failed, or somebody rolled back from it.
-    candidates = [entry for entry in moves(entries) if entry.digest != leaving and entry.digest not in withdrawals]
-    chosen = next((entry for entry in reversed(candidates) if to in ("", entry.digest)), None)
+    return [move for move in reversed(moves(entries)) if move.digest != leaving and move.digest not in withdrawals]
+
+
+def _choose(entries: list[RefEntry], leaving: str, to: str, address: Address) -> RefEntry:
+    """The newest move to `to`, or to any accepted version when `to` is empty."""
+    chosen = next((entry for entry in earlier_versions(entries, leaving) if to in ("", entry.digest)), None)
     if chosen is None:
         raise UnknownRef(
             f"{address} can't return to {to}: it never named that version, or withdrew it"

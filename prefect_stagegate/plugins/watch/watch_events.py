@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from uuid import NAMESPACE_URL, uuid5
 
-from prefect_stagegate.catalog import withdrawal_of
 from prefect_stagegate.model import Promotion
 from prefect_stagegate.plugins.watch.watch_records import WatchAction, WatchAnswer
-from prefect_stagegate.tasks._support.version_events import VersionEvent, move_event, version_event, withdrawal_event
+from prefect_stagegate.tasks._support.version_events import VersionEvent, rollback_events, version_event
 from prefect_stagegate.workspace import Workspace
 
 WATCH_ANSWERED = "stagegate.watch.answered"
@@ -34,6 +33,5 @@ def watch_events(workspace: Workspace, answers: Iterable[WatchAnswer]) -> Iterat
                 checks={check: outcome.value for check, outcome, _ in answer.checks},
             )
         if answer.returned_to:
-            yield move_event(Promotion(answer.dataset, answer.target, answer.returned_to, answer.digest))
-            if entry := withdrawal_of(workspace.catalog, answer.dataset, answer.target, answer.digest):
-                yield withdrawal_event(workspace, entry)
+            moved = Promotion(answer.dataset, answer.target, answer.returned_to, answer.digest)
+            yield from rollback_events(workspace, moved)

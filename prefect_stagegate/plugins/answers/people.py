@@ -1,0 +1,90 @@
+"""What the pages share: who answered a request and is awaited, and what an address and a form say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect_stagegate.doors import PageRequest, Visitor
+from prefect_stagegate.errors import UnknownRef, UsageError
+from prefect_stagegate.gate.approval_counting import count_answers, who_may
+from prefect_stagegate.gate.approval_parameters import ApprovalParameters
+from prefect_stagegate.model import Approval, ApprovalRequest, is_name
+from prefect_stagegate.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Answerers:
+    """The people of a request."""
+
+    counted: tuple[Approval, ...]
+    """The answers that count, the oldest first."""
+    ignored: tuple[tuple[Approval, str], ...]
+    """The other ones, each with why it does not count."""
+    missing: str
+    """Who has yet to agree; empty when enough did."""
+    may: str
+    """Whose answers count."""
+
+    @property
+    def facts(self) -> list[list[Any]]:
+        """What an answer relies on: all answers as they were read."""
+        known = (*self.counted, *(reply for reply, _ in self.ignored))
+        return [[reply.approver.name, reply.approver.source, reply.approved, reply.reason, reply.at] for reply in known]
+
+
+def answerers(
+    request: ApprovalRequest, replies: Sequence[Approval], parameters: ApprovalParameters, owners: Mapping[Any, str]
+) -> Answerers:
+    """Count the answers to a request.
+
+    Raises:
+        MissingExtra: What verifies their signatures is not installed.
+    """
+    tally = count_answers(request, replies, parameters, owners)
+    return Answerers(tally.counted, tally.ignored, tally.missing, who_may(parameters, owners))
+
+
+def named(request: PageRequest, *kinds: str) -> list[str]:
+    """Names of an address, such as `dataset` and `target`.
+
+    Raises:
+        UnknownRef: One of them is no name.
+    """
+    for kind in kinds:
+        if not is_name(request.names[kind]):
+            raise UnknownRef(f"{request.names[kind][:80]!r} is no name of a {kind}")
+    return [request.names[kind] for kind in kinds]
+
+
+def digest_in(request: PageRequest, kind: str) -> str:
+    """The digest of an address, `sha256:<hex>`.
+
+    Raises:
+        UnknownRef: It is none.
+    """
+    text = request.names[kind]
+    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):  # noqa: PLR2004 - the digits of SHA-256
+        raise UnknownRef(f"{text[:80]!r} is no digest", hint="It has 64 hexadecimal digits.")
+    return f"sha256:{text}"
+
+
+def answer_of(request: PageRequest) -> bool:
+    """Whether a form approves; it must say so, or decline with a reason.
+
+    Raises:
+        UsageError: It says neither, or declines without a reason.
+    """
+    answers = {"approve": True, "decline": False}
+    if (answer := request.form.get("answer", "")) not in answers:
+        raise UsageError("The form neither approves nor declines", hint="Use one of the two buttons.")
+    if answer == "decline" and not request.form.get("reason", "").strip():
+        raise UsageError("A refusal needs a reason", hint="Write it above the buttons.")
+    return answers[answer]
+
+
+def acting(request: PageRequest) -> tuple[Workspace, Visitor, str]:
+    """The workspace of who is logged in, they themselves, and the reason that their form gives."""
+    assert request.visitor is not None  # noqa: S101 - no `act` runs otherwise
+    return request.workspace, request.visitor, request.form.get("reason", "").strip()

@@ -1,0 +1,123 @@
+"""The page of a request to promote a version: what changes, what the checks found, who answered, and the form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefect_stagegate.catalog import gate_records
+from prefect_stagegate.catalog.policies import policy_log
+from prefect_stagegate.doors import PageRequest
+from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
+from prefect_stagegate.gate.approval_parameters import approval_asked_by
+from prefect_stagegate.gate.overrides import outcomes_shown
+from prefect_stagegate.gate.records.attest import decision_of
+from prefect_stagegate.jobs.address import stored_spec
+from prefect_stagegate.jobs.gating.approve import answer, lapsed_at, waiting_runs, why_closed
+from prefect_stagegate.jobs.review.reports import report_of
+from prefect_stagegate.model import Approval, ApprovalRequest
+from prefect_stagegate.plugins.answers.people import Answerers, acting, answer_of, answerers, named
+from prefect_stagegate.show import Document, document_of
+from prefect_stagegate.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPage:
+    """What the page shows."""
+
+    request: ApprovalRequest
+    report: Document | None
+    """The newest decision about the version for the target; None where none can be read."""
+    decision_at: str
+    people: Answerers
+    closed: str
+    """Why it can't be answered any more; empty while it can."""
+    serves: str
+    """The digest that the target names; empty where it names none."""
+    waits: int
+    """Flow runs that are suspended until it is answered."""
+
+    @property
+    def command(self) -> str:
+        """The command that answers."""
+        return f"stagegate approve {self.request.dataset}@{self.request.digest} --to {self.request.target}"
+
+
+def request_page(request: PageRequest) -> RequestPage:
+    """Read the page.
+
+    Raises:
+        UnknownRef: There is no such request.
+        CatalogError: A record can't be read.
+    """
+    workspace, asked = request.workspace, _request(request)
+    catalog, dataset, target = workspace.catalog, asked.dataset, asked.target
+    spec = stored_spec(workspace, dataset, asked.digest)
+    parameters = approval_asked_by(spec.gate(target))
+    people = answerers(asked, gate_records.read_answers(catalog, asked), parameters, spec.owners)
+    statement = gate_records.newest_attestation(catalog, dataset, asked.digest, target)
+    decision = decision_of(statement) if statement else None
+    head, adoption = catalog.ref(dataset, target), policy_log(catalog, dataset).head()
+    closed = _why_closed(workspace, asked)
+    if not closed:
+        request.rely(
+            {
+                "the request": asked.id,
+                "the answers": people.facts,
+                "what the checks found": outcomes_shown(decision.checks) if decision is not None else {},
+                "the policy": adoption.digest if adoption else "",
+                f"what {target} serves": [head.digest, head.seq] if head else [],
+            }
+        )
+    return RequestPage(
+        asked,
+        document_of(report_of(workspace, decision)) if decision is not None else None,
+        decision.at if decision is not None else "",
+        people,
+        closed,
+        head.digest if head else "",
+        len(waiting_runs(workspace, asked)),
+    )
+
+
+def act(request: PageRequest) -> str:
+    """Answer the request, and resume the flow runs that wait for it.
+
+    Raises:
+        StagegateError: The answer would not count, or a run was not resumed.
+    """
+    workspace, visitor, reason = acting(request)
+    asked = _request(request)
+    if closed := _why_closed(workspace, asked):
+        raise UsageError(f"The request can't be answered: {closed}")
+    reply = answer(workspace, asked, approved=answer_of(request), reason=reason, key=visitor.key)
+    _wake(workspace, asked, reply)
+    return f"/datasets/{asked.dataset}/requests/{asked.target}/{asked.id}"
+
+
+def _wake(workspace: Workspace, asked: ApprovalRequest, reply: Approval) -> None:
+    waits = waiting_runs(workspace, asked)
+    if not waits:
+        return
+    from prefect_stagegate.tasks._support.waking import wake  # imports Prefect
+
+    told = [f"flow run {run.flow_run} {run.told}" for run in wake(waits, reply) if not run.resumed]
+    if told:
+        raise StagegateError(
+            f"Your answer is recorded and counts, but {'; '.join(told)}",
+            hint="The run goes on once somebody resumes it in Prefect, or answers again.",
+        )
+
+
+def _request(request: PageRequest) -> ApprovalRequest:
+    dataset, target = named(request, "dataset", "target")
+    catalog, name = request.workspace.catalog, request.names["request"]
+    # Listed before it is read: whoever types an address names records otherwise.
+    if name not in {known.id for known in gate_records.recorded_requests(catalog, dataset, target)}:
+        raise UnknownRef(f"There is no request {name[:80]!r} for {dataset}@{target}")
+    return gate_records.read_request(catalog, dataset, target, name)
+
+
+def _why_closed(workspace: Workspace, asked: ApprovalRequest) -> str:
+    gate = stored_spec(workspace, asked.dataset, asked.digest).gate(asked.target)
+    end = lapsed_at(workspace, asked)
+    return why_closed(workspace, asked, gate) or (f"the flow run that waited for it gave up at {end}" if end else "")
