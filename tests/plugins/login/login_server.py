@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -31,11 +31,11 @@ class Browser:
         """Of the cookies, in lower case."""
         self.visited: list[str] = []
 
-    def get(self, url: str, *, follow: bool = True, **headers: str) -> Response:
+    def get(self, url: str, headers: Mapping[str, str] | None = None, *, follow: bool = True) -> Response:
         """Open an address."""
         for _ in range(10):
             self.visited.append(url)
-            response = self._send(Request(url, headers, Client(redirects=False)))
+            response = self._send(Request(url, headers or {}, Client(redirects=False)))
             if not follow or response.status not in (302, 303):
                 return response
             url = _absolute(url, response.headers["location"])

@@ -203,9 +203,9 @@ def test_missing_library_is_told_with_its_extra(workspace: Workspace, monkeypatc
 def test_pages_url_is_where_one_comes_back(workspace: Workspace, provider: LyingProvider, browser: Browser) -> None:
     workspace = change_settings(workspace, pages_url="https://data.example.org/stagegate/")
     with login_server(workspace, "oidc", provider.issuer, base="/stagegate") as url:
-        location = browser.get(f"{url}/login", follow=False, Host="evil.example").headers["location"]
+        location = browser.get(f"{url}/login", {"Host": "evil.example"}, follow=False).headers["location"]
         assert "redirect_uri=https%3A%2F%2Fdata.example.org%2Fstagegate%2Flogin%2Fcallback" in location
 
 
 def test_unknown_address_of_the_server_is_refused(url: str, browser: Browser) -> None:
-    assert browser.get(f"{url}/login", follow=False, Host="evil.example").status == 503
+    assert browser.get(f"{url}/login", {"Host": "evil.example"}, follow=False).status == 503

@@ -21,14 +21,14 @@ NAME, HERE, ELSEWHERE = "X-Forwarded-Email", "127.0.0.1", "192.0.2.7"
 def test_header_of_the_proxy_names_the_person(workspace: Workspace, browser: Browser) -> None:
     workspace = change_settings(workspace, login_groups_header="X-Forwarded-Groups")
     with login_server(workspace, "trusted-header", NAME, ELSEWHERE, f"{HERE}/32") as url:
-        response = browser.get(url, **{NAME: "ines@example.org", "X-Forwarded-Groups": "approvers, admins"})
+        response = browser.get(url, {NAME: "ines@example.org", "X-Forwarded-Groups": "approvers, admins"})
         seen = json.loads(response.body)
         assert (seen["name"], seen["groups"]) == ("ines@example.org", ["approvers", "admins"])
         assert seen["issuer"] == "header:X-Forwarded-Email"
         assert not {"x-forwarded-email", "x-forwarded-groups"} & set(seen["headers"])
         assert browser.sees(url)["name"] is None
-        again = json.loads(browser.get(url, **{NAME: "ines@example.org"}).body)
-        other = json.loads(browser.get(url, **{NAME: "eva@example.org"}).body)
+        again = json.loads(browser.get(url, {NAME: "ines@example.org"}).body)
+        other = json.loads(browser.get(url, {NAME: "eva@example.org"}).body)
         assert seen["secret"] == again["secret"] != other["secret"]
 
 
@@ -38,7 +38,7 @@ def test_header_of_others_is_dropped(
 ) -> None:
     with login_server(workspace, "trusted-header", NAME, ELSEWHERE) as url, caplog.at_level(logging.INFO):
         value = f"for={ELSEWHERE}" if forwarded == "Forwarded" else ELSEWHERE
-        seen = json.loads(browser.get(url, **{NAME: "ines@example.org", forwarded: value}).body)
+        seen = json.loads(browser.get(url, {NAME: "ines@example.org", forwarded: value}).body)
         assert seen["name"] is None
         assert "x-forwarded-email" not in seen["headers"]
     assert 'login refused: {"from": "127.0.0.1", "why": "X-Forwarded-Email from' in caplog.text
@@ -58,7 +58,7 @@ def test_header_that_comes_twice_is_refused(workspace: Workspace) -> None:
 def test_strangers_read_nothing_where_the_proxy_must_name_them(workspace: Workspace, browser: Browser) -> None:
     with login_server(workspace, "trusted-header", NAME, HERE, required=True) as url:
         assert browser.get(url).status == 401
-        assert browser.get(url, **{NAME: "ines@example.org"}).status == 200
+        assert browser.get(url, {NAME: "ines@example.org"}).status == 200
 
 
 @pytest.mark.parametrize(
