@@ -25,8 +25,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from prefect_stagegate.doors import LoginOptions, Visitor
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.login.expiring import Expiring, random_name
+from prefect_stagegate.plugins.login.logged_in import LoginRefused, audit, key_of_server, word
 from prefect_stagegate.plugins.login.login_settings import LoginSettings
-from prefect_stagegate.plugins.login.people import LoginRefused, audit, key_of_server, word
 from prefect_stagegate.serve.listening import is_loopback
 from prefect_stagegate.serve.tokens import read_token
 from prefect_stagegate.transport.http import Client, environment_proxies
@@ -54,7 +54,7 @@ _LOCAL = re.compile(r"/(?!/|login|logout)[!-\[\]-~]{0,2048}")
 
 
 @dataclass(slots=True)
-class Session:
+class LoginSession:
     """Of somebody who is logged in."""
 
     visitor: Visitor
@@ -109,7 +109,7 @@ class OidcLogin:
             groups_claim=settings.oidc_groups_claim,
             client=Client(workspace.settings.allowed_hosts, proxies=environment_proxies(), redirects=False),
         )
-        self._sessions: Expiring[Session] = Expiring(settings.login_end, MAX_SESSIONS)
+        self._sessions: Expiring[LoginSession] = Expiring(settings.login_end, MAX_SESSIONS)
         self._logins: Expiring[LoginUnderWay] = Expiring(LOGIN_SECONDS, MAX_LOGINS)
         self._limiter = anyio.CapacityLimiter(LOGINS_AT_A_TIME)
 
@@ -129,7 +129,7 @@ class OidcLogin:
             login = {"login": "/login", "visitor": session and session.visitor, "logout": _logout_token(session)}
             await self._app({**scope, **{f"stagegate.{name}": value for name, value in login.items()}}, receive, send)
 
-    async def _answer(self, request: Request, path: str, session: Session | None) -> Response:
+    async def _answer(self, request: Request, path: str, session: LoginSession | None) -> Response:
         try:
             match request.method, path:
                 case "GET", "/login":
@@ -147,7 +147,7 @@ class OidcLogin:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    def _session(self, request: Request) -> Session | None:
+    def _session(self, request: Request) -> LoginSession | None:
         name, now = request.cookies.get(SESSION_COOKIE, ""), time.monotonic()
         session = self._sessions.get(name)
         if session and now - session.used > self._idle:
@@ -198,13 +198,13 @@ class OidcLogin:
         # Another name than before, which somebody else may have put into this browser.
         self._sessions.take(request.cookies.get(SESSION_COOKIE, ""))
         visitor = person.visitor(self._key, random_name())
-        name = self._sessions.put(Session(visitor, id_token, time.monotonic()))
+        name = self._sessions.put(LoginSession(visitor, id_token, time.monotonic()))
         audit("login", _peer(request), who=person.name, issuer=person.issuer, subject=person.subject)
         response = RedirectResponse(f"{self._options.base}{login.next}", 303)
         _set_cookie(response, SESSION_COOKIE, name)
         return response
 
-    async def _end(self, request: Request, session: Session | None) -> Response:
+    async def _end(self, request: Request, session: LoginSession | None) -> Response:
         """Log out here, and show where one logs out at the provider."""
         if not session:
             raise LoginRefused("Nobody is logged in here", status=400)
@@ -237,7 +237,7 @@ class OidcLogin:
         return HTMLResponse(text, status)
 
 
-def _logout_token(session: Session | None) -> str:
+def _logout_token(session: LoginSession | None) -> str:
     return hmac.new(session.visitor.secret.encode(), b"/logout", "sha256").hexdigest() if session else ""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from prefect_stagegate.errors import MissingExtra, SourceError, StagegateError, UsageError, install_hint
-from prefect_stagegate.plugins.login.people import ADDRESS, SUBJECT, LoginRefused, Person, groups_of, word
+from prefect_stagegate.plugins.login.logged_in import ADDRESS, SUBJECT, LoggedInPerson, LoginRefused, groups_of, word
 from prefect_stagegate.serve.listening import is_loopback
 from prefect_stagegate.transport.http import Client, Request, Response, fetch, origin_of
 
@@ -114,7 +114,7 @@ class Provider:
         if given != self.issuer if is_said else given not in (None, self.issuer):
             raise LoginRefused("The login is an answer of another provider")
 
-    def identify(self, attempt: Attempt, code: str) -> tuple[Person, str]:
+    def identify(self, attempt: Attempt, code: str) -> tuple[LoggedInPerson, str]:
         """Who a code stands for, and their ID token.
 
         Raises:
@@ -206,14 +206,14 @@ class Provider:
             raise LoginRefused(f"The provider's ID token proves nothing here: {why or type(error).__name__}") from None
         return dict(claims)
 
-    def _person(self, claims: Mapping[str, Any]) -> Person:
+    def _person(self, claims: Mapping[str, Any]) -> LoggedInPerson:
         subject, email = claims["sub"], claims.get("email")
         if not SUBJECT.fullmatch(subject):
             raise LoginRefused("The provider's name for the person is none", "Ask who runs the provider.")
         is_proved = claims.get("email_verified") is True and isinstance(email, str) and ADDRESS.fullmatch(email)
         # Never an address: those have no colon, and this begins with the issuer's.
         name = str(email) if is_proved else f"{self.issuer}#{subject}"
-        return Person(name, self.issuer, subject, groups_of(claims.get(self._groups_claim)))
+        return LoggedInPerson(name, self.issuer, subject, groups_of(claims.get(self._groups_claim)))
 
     def _json(self, url: str) -> Mapping[str, Any]:
         response = self._fetch(Request(url, {"Accept": "application/json"}, self._client))

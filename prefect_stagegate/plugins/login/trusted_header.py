@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prefect_stagegate.doors import LoginOptions
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.plugins.login.logged_in import LoggedInPerson, LoginRefused, audit, groups_of, key_of_server
 from prefect_stagegate.plugins.login.login_settings import LoginSettings
-from prefect_stagegate.plugins.login.people import LoginRefused, Person, audit, groups_of, key_of_server
 
 _NAME = re.compile(r"[!-~](?:[ -~]{0,252}[!-~])?")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
@@ -63,7 +63,7 @@ class HeaderLogin:
             scope["stagegate.visitor"] = person.visitor(self._key, secret)
         await self._app(scope, receive, send)
 
-    def _person(self, request: Request, peer: str) -> Person | None:
+    def _person(self, request: Request, peer: str) -> LoggedInPerson | None:
         names = request.headers.getlist(self._header)
         if names and not self._is_proxy(peer):
             audit("login refused", peer, why=f"{self._header} from an address that is no trusted proxy")
@@ -77,7 +77,7 @@ class HeaderLogin:
             raise LoginRefused(f"{self._header} comes twice, or is no name", status=400)
         groups = request.headers.getlist(self._groups) if self._groups else []
         listed = [group for line in groups for part in line.split(",") if (group := part.strip())]
-        return Person(names[0], f"header:{self._header}", names[0], groups_of(listed))
+        return LoggedInPerson(names[0], f"header:{self._header}", names[0], groups_of(listed))
 
     def _is_proxy(self, peer: str) -> bool:
         try:

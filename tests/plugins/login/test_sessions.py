@@ -145,7 +145,7 @@ def test_logins_and_refusals_are_recorded_without_secrets(
         browser.post(f"{url}/logout", token=browser.sees(f"{url}/")["logout"])
         provider.claims = {"aud": "another"}
         browser.get(f"{url}/login")
-    lines = [message for name, _, message in caplog.record_tuples if name.endswith("login.people")]
+    lines = [message for name, _, message in caplog.record_tuples if name.endswith("login.logged_in")]
     assert [line.partition(":")[0] for line in lines] == ["login", "logout", "login refused"]
     assert json.loads(lines[0].partition(": ")[2]) == {
         "from": "127.0.0.1",

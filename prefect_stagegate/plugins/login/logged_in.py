@@ -38,7 +38,7 @@ class LoginRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class LoggedInPerson:
     """Who logged in, as the provider or proxy says it."""
 
     name: str
