@@ -3,7 +3,7 @@
 provider.py        the OpenID provider, by the library Authlib: its documents, its keys, what it says of a person
 oidc_login.py      /login, /login/callback and /logout, and whose requests the others are
 trusted_header.py  who people are by a header of a proxy
-people.py          what both know of a person, and the record of who logged in
+logged_in.py       what both know of a person, and the record of who logged in
 expiring.py        values under random names that end: sessions, and logins under way
 """
 
