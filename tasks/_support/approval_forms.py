@@ -33,7 +33,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.jobs.gating import approve
 from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.review.reports import report_of
+from prefect_stagegate.jobs.review.reports import answer_page, report_of
 from prefect_stagegate.model import Address, ApprovalRequest, Decision, DecisionOutcome, Identity, person_key
 from prefect_stagegate.show import proposal_document, render
 from prefect_stagegate.tasks._support.decision_states import NOT_APPROVED, show_decision, waiting
@@ -123,7 +123,8 @@ def ask_for_approval(
     ensure_lapse_automation()
     report = report_of(workspace, decision)
     # The form is the first step. The last step would ask the gate again, which the run does by itself.
-    report = replace(report, steps=(BY_FORM, *report.steps[:-1]))
+    elsewhere = [f"Or answer at {address}"] if (address := answer_page(workspace, request)) else []
+    report = replace(report, steps=(BY_FORM, *elsewhere, *report.steps[:-1]))
     show_decision(workspace, report)
     sums = read_seal(workspace.catalog, decision.dataset, decision.digest)
     page = render("markdown", proposal_document(report, decision, sums, until=wait.until, why=why))

@@ -31,7 +31,7 @@ REF_MOVED = "stagegate.ref.moved"
 (empty for the first)."""
 APPROVAL_REQUESTED = "stagegate.approval.requested"
 """A gate waits for somebody's approval; once a request. Payload: version, dataset, digest, target, groups, requester,
-turn."""
+turn, page (where to answer; empty without STAGEGATE_PAGES_URL)."""
 EVIDENCE_ENDING = "stagegate.evidence.ending"
 """Evidence that a target's acceptance rests on ends soon, or ended; once for each end. Payload: version, dataset,
 digest, target, check, ends, turn, command."""
@@ -90,6 +90,7 @@ def version_event(
 def decision_event(workspace: Workspace, decision: Decision, report: Report) -> VersionEvent:
     """The event of a decision: its gate passed, failed, or waits for an approval."""
     from prefect_stagegate.jobs.gating.approve import request_for
+    from prefect_stagegate.jobs.review.reports import answer_page
 
     if decision.outcome is not DecisionOutcome.WAITING:
         return version_event(_EVENTS[decision.outcome], decision.dataset, decision.digest, **_payload(report))
@@ -100,6 +101,7 @@ def decision_event(workspace: Workspace, decision: Decision, report: Report) -> 
         "groups": sorted({group for evidence in decision.checks for group in evidence.awaiting}),
         "requester": decision.requester,
         "turn": report.whose_turn[:EVENT_TEXT],
+        "page": answer_page(workspace, request) if request else "",
     }
     # All decisions that wait for the same request have one event id, so the server keeps one event a request.
     identity = uuid5(NAMESPACE_URL, f"{APPROVAL_REQUESTED}/{request.id if request else '/'.join(about)}")

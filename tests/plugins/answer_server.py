@@ -12,7 +12,7 @@ from functools import partial
 import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from prefect_stagegate.doors import PageRequest, Visitor
+from prefect_stagegate.doors import PageRequest, Visitor, answer_path
 from prefect_stagegate.jobs.gating.approve import open_request
 from prefect_stagegate.model import Address, Approval
 from prefect_stagegate.plugins.answers.request_page import request_page
@@ -80,10 +80,10 @@ def answering(workspace: Workspace, base: str = "") -> Iterator[Callable[..., Br
         yield partial(Browsing, url)
 
 
-def request_path(workspace: Workspace, dataset: str = "things", target: str = "production") -> str:
-    """The path of the newest request's page."""
-    asked = open_request(workspace, Address(dataset, "latest"), target)
-    return f"/datasets/{dataset}/requests/{target}/{asked.id}"
+def request_path(workspace: Workspace, version: str = "latest") -> str:
+    """The path of the page of the newest request for production."""
+    asked = open_request(workspace, Address("things", version), "production")
+    return answer_path("approve", dataset="things", target="production", request=asked.id)
 
 
 def answers_to(workspace: Workspace, path: str) -> list[Approval]:

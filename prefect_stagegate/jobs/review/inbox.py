@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from prefect_stagegate.doors import answer_path
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import person_key
 from prefect_stagegate.show import Person
@@ -118,6 +119,8 @@ class PendingAction:
     """The checks that it is about."""
     excluded: str = ""
     """The name of the one who asked, and can't answer."""
+    request: str = ""
+    """The id of the request that `approve` answers."""
 
     def concerns(self, name: str) -> bool:
         """Whether somebody of this name may do it. An action whose people have no address concerns everybody."""
@@ -222,3 +225,30 @@ class InboxLine:
 def report_command(decision: str) -> str:
     """The command that shows a decision by its id."""
     return f"stagegate report {decision.removeprefix('sha256:')[:DECISION_DIGITS]}"
+
+
+def answer_pages(line: InboxLine, action: PendingAction) -> dict[str, str]:
+    """Where a browser can do what waits for somebody, by words for people: paths below the pages' address.
+
+    None without a plugin that has such pages.
+    """
+    about = {"dataset": line.dataset, "target": line.target}
+    match action.kind:
+        case ActionKind.APPROVE:
+            pages = {"Answer": answer_path("approve", **about, request=action.request)}
+        case ActionKind.AGREE:
+            pages = {"Answer": answer_path("agree", dataset=line.dataset, policy=action.digest)}
+        case ActionKind.RETURN:
+            pages = {"Roll back": answer_path("roll back", **about)}
+        case ActionKind.REPAIR if line.standing is TargetStanding.REFUSED:
+            version = {**about, "version": action.digest}
+            pages = {f"Waive {check}": answer_path("waive", **version, check=check) for check in _waivable(action)}
+        case _:
+            pages = {}
+    return {words: path for words, path in pages.items() if path}
+
+
+def _waivable(action: PendingAction) -> list[str]:
+    from prefect_stagegate.gate import CHECKS  # late: it loads all checks
+
+    return [check for check in action.checks if check in CHECKS and CHECKS[check].waivable]

@@ -321,6 +321,7 @@ def _approval(facts: TargetFacts, state: RequestState) -> PendingAction:
         request.digest,
         ("approval",),
         request.requester.name,
+        request.id,
     )
 
 

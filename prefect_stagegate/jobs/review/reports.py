@@ -13,12 +13,13 @@ from prefect_stagegate.catalog.gate_records import read_attestations
 from prefect_stagegate.catalog.kept_records import TRANSFERS, read_kept
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.version_records import read_manifest, read_seal
+from prefect_stagegate.doors import answer_path
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.address import judged_spec, policy_of, spec_beside
 from prefect_stagegate.jobs.gating.approve import request_for
 from prefect_stagegate.jobs.gating.policy import changes, changes_since
-from prefect_stagegate.model import Decision, DecisionOutcome
+from prefect_stagegate.model import ApprovalRequest, Decision, DecisionOutcome
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.model.manifest import diff
 from prefect_stagegate.show import (
@@ -188,6 +189,13 @@ def page_of(workspace: Workspace, dataset: str, digest: str) -> str:
     """The address of a version's page of `stagegate serve`; empty without STAGEGATE_PAGES_URL."""
     base = workspace.settings.pages_url.rstrip("/")
     return f"{base}/datasets/{dataset}/versions/{digest.removeprefix('sha256:')}" if base else ""
+
+
+def answer_page(workspace: Workspace, request: ApprovalRequest) -> str:
+    """The address of the page on which a request is answered; empty without STAGEGATE_PAGES_URL, or such pages."""
+    base = workspace.settings.pages_url.rstrip("/")
+    path = answer_path("approve", dataset=request.dataset, target=request.target, request=request.id)
+    return f"{base}{path}" if base and path else ""
 
 
 def _past_events(workspace: Workspace, decision: Decision, earlier: Sequence[RefEntry]) -> tuple[PastEvent, ...]:

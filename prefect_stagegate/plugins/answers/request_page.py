@@ -16,7 +16,7 @@ from prefect_stagegate.jobs.gating.approve import answer, lapsed_at, waiting_run
 from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.model import Approval, ApprovalRequest
 from prefect_stagegate.plugins.answers.people import Answerers, acting, answer_of, answerers, named
-from prefect_stagegate.show import Document, document_of
+from prefect_stagegate.show import Document, Section, document_of
 from prefect_stagegate.workspace import Workspace
 
 
@@ -35,6 +35,12 @@ class RequestPage:
     """The digest that the target names; empty where it names none."""
     waits: int
     """Flow runs that are suspended until it is answered."""
+
+    @property
+    def sections(self) -> list[Section]:
+        """The report's sections: what changed comes first."""
+        sections = [section for section in self.report.sections if section.parts] if self.report else []
+        return sorted(sections, key=lambda section: section.title != "What changed")
 
     @property
     def command(self) -> str:

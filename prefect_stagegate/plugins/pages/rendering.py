@@ -14,7 +14,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from prefect_stagegate.clock import moment, now, stamp
-from prefect_stagegate.doors import Page, plugins
+from prefect_stagegate.doors import Page, answer_path, plugins
+from prefect_stagegate.jobs.review.inbox import answer_pages
 from prefect_stagegate.plugins.pages.html import LOADER, page_environment
 from prefect_stagegate.show.legible import legible_text, one_line
 from prefect_stagegate.units import age_text, bytes_text, count_text
@@ -67,6 +68,7 @@ def _environment() -> Environment:
     # Pages of one thing have no place in the navigation.
     sections = tuple((page.section, page.path) for page in added_pages() if page.section and "{" not in page.path)
     environment.globals.update(spark=(WIDTH, HEIGHT), sections=sections)
+    environment.globals.update(answer_path=answer_path, answer_pages=answer_pages)
     return environment
 
 
