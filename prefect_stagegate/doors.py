@@ -340,9 +340,9 @@ class Plugin:
     expanders: Mapping[str, str] = field(default_factory=dict)
     """Functions that replace keys of a spec's contract by what they name, by the key; see `spec.load`."""
     spec_keys: Mapping[str, str] = field(default_factory=dict)
-    """Keys that it adds to a spec, `retain` at the top or `gates.watch` in a gate, each with `module:attribute` of a
-    pair, its type and its `pydantic.Field`. The module is imported with every spec. What they hold is part of the
-    policy."""
+    """Keys that it adds to a spec, `retain` at the top, `gates.watch` in a gate or `policy.erasure` in its `policy`,
+    each with `module:attribute` of a pair, its type and its `pydantic.Field`. The module is imported with every spec.
+    What they hold is part of the policy."""
     engines: Mapping[str, Engine] = field(default_factory=dict)
     """By the name that a contract uses."""
     pages: tuple[Page, ...] = ()
@@ -360,15 +360,19 @@ class Plugin:
     guards: Mapping[str, str] = field(default_factory=dict)
     """By what it may refuse, `module:attribute` of a function of a workspace, a dataset, a version's digest and a ref.
     It raises a `StagegateError` that says why not. `promote` and `roll_back` move the target `ref` to the version, and
-    `fetch` brings it, or a repair of it, to this node, where `ref` may be empty."""
+    `fetch` brings it, or a repair of it, to this node, where `ref` may be empty. `stage` makes it the one that `ref`
+    names, and gives a function of its entries, too: no record has them yet."""
     readers: tuple[str, ...] = ()
     """Functions that read a version's files after its contract ran; see `jobs.gating.validate.run_contract`."""
     hidden: str = ""
     """`module:attribute` of a function of a catalog: the names, `DATASET` or `DATASET@TARGET`, that listings leave out,
     each with the word by which others mark it. Addresses name them as before."""
     gone: str = ""
-    """`module:attribute` of a function of a catalog, a dataset and a digest that the catalog does not have: why, as
-    `expired on …, by …`; empty where it does not know."""
+    """`module:attribute` of a function of a catalog, a dataset and a digest, or the beginning of one, that the catalog
+    does not have: why, as `expired on …, by …`; empty where it does not know."""
+    pending: str = ""
+    """`module:attribute` of a function of a workspace and a dataset's `PolicyEntry` in force: what waits for people
+    because of the policy, as `prefect_stagegate.jobs.review.inbox.PendingAction`."""
     keeps: Mapping[str, str] = field(default_factory=dict)
     """By a word for it, functions of a workspace, a dataset and a digest: why the version may not be removed from the
     catalog; empty where nothing speaks against it. A policy may do without those called `used`."""
@@ -376,6 +380,9 @@ class Plugin:
     """Names of its kinds of records that are removed with a version: those whose keys begin with dataset and digest."""
     nodes: str = ""
     """`module:attribute` of a function of a catalog that gives the names of the nodes that it knows."""
+    upkeep: str = ""
+    """`module:attribute` of a function of a workspace: what a node has to do again and again, several times a minute
+    where its agent runs. It gives a line for each thing that it did."""
     start_up: str = ""
     """`module:attribute` of a function that is called when the tasks are imported, before the first run of Prefect."""
     uses: Mapping[str, str] = field(default_factory=dict)
@@ -473,15 +480,26 @@ def answer_path(action: str, **names: str) -> str:
     return path.format(**{name: quote(value.removeprefix("sha256:"), safe="") for name, value in names.items()})
 
 
-def require_allowed(what: str, workspace: Workspace, dataset: str, digest: str, ref: str) -> None:
-    """Ask the guards of plugins whether something may be done with a version.
+def require_allowed(what: str, workspace: Workspace, dataset: str, digest: str, ref: str, *more: Any) -> None:
+    """Ask the guards of plugins whether something may be done with a version; `more` is as in `Plugin.guards`.
 
     Raises:
         StagegateError: One of them refuses it.
     """
     for plugin in plugins():
         if place := plugin.guards.get(what):
-            load(place)(workspace, dataset, digest, ref)
+            load(place)(workspace, dataset, digest, ref, *more)
+
+
+def keep_up(workspace: Workspace) -> Iterator[str]:
+    """Do what plugins have to do on a node again and again. Gives a line for each thing that was done.
+
+    Raises:
+        StagegateError: Something can't be done.
+    """
+    for plugin in plugins():
+        if plugin.upkeep:
+            yield from load(plugin.upkeep)(workspace)
 
 
 def why_gone(catalog: Catalog, dataset: str, digest: str) -> str:

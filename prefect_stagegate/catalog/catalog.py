@@ -25,7 +25,7 @@ from prefect_stagegate.catalog.records import (
 from prefect_stagegate.catalog.refs import REFS, EntryProof, RefAction, RefEntry, prove_move, unproved, why_unproved
 from prefect_stagegate.catalog.version_records import read_seal, require_dataset, version_digests
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.doors import Record
+from prefect_stagegate.doors import Record, why_gone
 from prefect_stagegate.errors import CatalogError, UnknownRef, suggest
 from prefect_stagegate.model import LATEST, Address, Identity
 from prefect_stagegate.units import count_text
@@ -243,7 +243,11 @@ class Catalog:
         if address.abbreviation:
             require_dataset(self, dataset)
             hint = f"`stagegate ls {dataset}` lists its versions."
-            return address.complete(version_digests(self, dataset), f"The catalog {self.url}", hint)
+            digests = version_digests(self, dataset)
+            is_known = any(digest.startswith(address.ref) for digest in digests)
+            if why := "" if is_known else why_gone(self, dataset, address.ref):
+                raise UnknownRef(f"{address}… {why}", hint=hint, dataset=dataset)
+            return address.complete(digests, f"The catalog {self.url}", hint)
         ref, back = address.steps
         if back:
             return self._earlier_version(dataset, ref, back)

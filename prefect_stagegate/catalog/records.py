@@ -42,7 +42,7 @@ _OF_A_DATASET = (
     rf"(?:specs|failed|evidence|revocations|model-signatures)/{_HEX}/{_NUMBER}",
     rf"(?:decisions|waivers)/{_HEX}/{_NAME}/{_NUMBER}",
     rf"signatures/{_HEX}/[0-9a-f]+\.json",
-    rf"approvals/(?:{_NAME}|_policy)/{_REQUEST}/(?:request\.json|{_NUMBER})",
+    rf"approvals/_?{_NAME}/{_REQUEST}/(?:request\.json|{_NUMBER})",
     rf"approvals/{_NAME}/{_REQUEST}/waits/[\w-]+\.json",
     rf"refs/{_NAME}/{_NUMBER}",
     rf"policy/{_NUMBER}",
@@ -55,7 +55,8 @@ _OF_A_DATASET = (
 _OF_ALL = (
     r"nodes/[\w.-]+\.json",
     rf"environments/{_HEX}\.json",
-    # Of this package's plugins: numbered, about a dataset and one of its names.
+    # Of this package's plugins: numbered, about a dataset, or one of its names.
+    rf"{_FOREIGN}/{_NAME}/{_NUMBER}",
     rf"{_FOREIGN}/{_NAME}{_PART}/{_NUMBER}",
 )
 # One expression, since a listing asks about tens of thousands of keys.

@@ -17,6 +17,7 @@ from prefect_stagegate.model import Outcome, Severity
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.patterns import can_be_below
 from prefect_stagegate.spec import FilesSpec, Requirement, Spec, doubtful_columns
+from prefect_stagegate.spec.models import RuleSpec
 from prefect_stagegate.spec.parsed_document import ParsedDocument
 from prefect_stagegate.spec.suites import expectation_name
 from prefect_stagegate.spec.yamltree import Loc
@@ -105,9 +106,8 @@ def _impossible(spec: Spec) -> Iterator[tuple[Loc, str]]:
                 lacks["license"] = f"{spec.license} is denied" if is_denied else ""
             if reason := lacks.get(requirement.check):
                 yield ("gates", target, "require"), f"{requirement.check} can never pass: {reason}"
-    for name in ("change", "overrides"):
-        rule = getattr(spec.policy, name)
-        if reason := _unanswerable(spec, rule.approval) if rule else "":
+    for name, rule in spec.policy:
+        if reason := _unanswerable(spec, rule.approval) if isinstance(rule, RuleSpec) else "":
             yield ("policy", name, "approval"), f"nobody can ever give it: {reason}"
     globs: dict[Loc, str] = {("contract", "tables", name, "files"): table.files for name, table in tables.items()}
     globs |= {("contract", "files", index, "match"): item.match for index, item in enumerate(spec.contract.files)}

@@ -95,7 +95,8 @@ def _checked(
             values, left_out = expand(document, values, argument_problems)
     if not values.keys().isdisjoint(("gates", "policy")):
         values, requirements = resolve_gates(document, values, known_checks)
-        for rule in ("change", "overrides"):
+        policy = values.get("policy")
+        for rule in policy if isinstance(policy, dict) else ():
             values = read_rule(document, values, rule, known_checks)
     try:
         return Spec.model_validate(values, context=Context(document.base, requirements, left_out))

@@ -308,6 +308,7 @@ class RuleSpec(SpecModel):
     )
 
 
+@_with_keys_of_plugins("policy", set())
 class PolicySpec(SpecModel):
     """What holds for the policy itself: the gates, the contract, the owners and the job of a dataset."""
 

@@ -10,12 +10,12 @@ from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node
 from prefect_stagegate.plugins.retention.erasure import (
     NodeErasure,
-    erasure_status,
     glob_of,
     plan_erasure,
     put_node_erasure,
     record_erasure,
 )
+from prefect_stagegate.plugins.retention.erasure_status import erasure_status
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.scenario import Scenario
 

@@ -89,7 +89,7 @@ class ActionKind(StrEnum):
     APPROVE = "approve"
     """Answer a request to promote a version."""
     AGREE = "agree"
-    """Answer a request to adopt a policy."""
+    """Answer a request to adopt a policy, or to do what the policy lets nobody do alone."""
     CHECK = "check"
     """Ask the gate."""
     PROMOTE = "promote"

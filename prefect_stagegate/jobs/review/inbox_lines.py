@@ -308,7 +308,7 @@ def _of_request(facts: TargetFacts, record: DecisionRecord) -> _Finding:
 
 def _approval(facts: TargetFacts, state: RequestState) -> PendingAction:
     request = state.request
-    people = _remaining(facts.owners, state)
+    people = remaining_people(facts.owners, state)
     more = f"{state.missing} more approvals" if state.missing > 1 else "an approval"
     if facts.head and request.digest in facts.head.withdrawals:
         more += " of a version that was withdrawn"
@@ -382,7 +382,7 @@ def _owners(facts: TargetFacts, roles: Iterable[str]) -> tuple[Person, ...]:
     return tuple(Person(role, ", ".join(addresses_of(facts.owners, role))) for role in roles)
 
 
-def _remaining(owners: Mapping[str, str], state: RequestState) -> tuple[Person, ...]:
+def remaining_people(owners: Mapping[str, str], state: RequestState) -> tuple[Person, ...]:
     """The groups that may answer a request, without those who have answered."""
     answered = {person_key(answer.approver.name) for answer in state.answers}
     # Where as many are missing as must agree, an answer of anybody else completes nothing.
@@ -410,16 +410,18 @@ def policy_line(
     owners: Mapping[str, str],
     *,
     is_proposed: bool,
+    more: Sequence[PendingAction] = (),
 ) -> InboxLine | None:
-    """The line of a dataset's policy; None when nothing is proposed.
+    """The line of a dataset's policy; None when nothing is proposed, and nothing else waits because of it.
 
     Args:
         dataset: The dataset.
         requests: The requests to replace the policy in force, with their answers.
         owners: The `owners` of the policy in force.
         is_proposed: Whether the spec of `latest` proposes another one.
+        more: What plugins know to wait.
     """
-    actions = []
+    actions = list(more)
     for state in requests:
         request = state.request
         if state.declined or state.missing <= 0:
@@ -432,7 +434,7 @@ def policy_line(
         actions.append(
             PendingAction(
                 ActionKind.AGREE,
-                _remaining(owners, state),
+                remaining_people(owners, state),
                 request.at,
                 f"{request.requester.name} proposes another policy",
                 f"stagegate policy approve {dataset} --policy {digest_text(request.digest)}",

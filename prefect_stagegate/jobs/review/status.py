@@ -196,7 +196,10 @@ class _DatasetReader:
         proposed, changed_since = self._policy_changes(adoption, heads.get(LATEST))
         policy_requests = self._policy_requests(adoption) if adoption else []
         is_proposed = bool(proposed) and not changed_since
-        of_policy = policy_line(self._dataset, policy_requests, self._policy.get("owners", {}), is_proposed=is_proposed)
+        places = [plugin.pending for plugin in plugins() if plugin.pending] if adoption else []
+        pending = [action for place in places for action in load(place)(self._workspace, adoption)]
+        owners = self._policy.get("owners", {})
+        of_policy = policy_line(self._dataset, policy_requests, owners, is_proposed=is_proposed, more=pending)
         return DatasetStatus(
             dataset=self._dataset,
             policy=adoption.seq if adoption else 0,

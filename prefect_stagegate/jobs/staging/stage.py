@@ -30,7 +30,7 @@ from prefect_stagegate.catalog.version_records import (
     read_pins,
     staged_spec,
 )
-from prefect_stagegate.doors import Job
+from prefect_stagegate.doors import Job, require_allowed
 from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.jobs.gating.policy import adopt_first_policy
@@ -137,8 +137,9 @@ def _stage_spec(job: Job, spec: Spec, draft: Draft) -> Version:
             if receipt.fetched:  # a fetched blob has no link yet; the others are mostly held by some view
                 draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
         # Planning runs in a thread of the transfer, whose end tells what it found.
-        if unchanged.manifest:
-            return _last_version(workspace, spec, unchanged.manifest)
+        if manifest := unchanged.manifest:
+            require_allowed("stage", workspace, spec.dataset, manifest.digest, LATEST, manifest.entries)
+            return _last_version(workspace, spec, manifest)
         meter.enter(Phase.PUBLISHING)
         version = _publish(workspace, spec, ledger, draft, transferred.stats.failures)
         point(workspace, spec.dataset, LATEST, version.digest, version)
@@ -298,6 +299,7 @@ def _publish(
     if not sealed.files:
         raise _nothing_selected(spec, [source.url for source in spec.sources])
     dataset, digest, views = spec.dataset, sealed.digest, workspace.cache.views
+    require_allowed("stage", workspace, dataset, digest, LATEST, ledger.entries)
     # First the view, then the catalog's records, then the refs: each step names only what the one before completed.
     with step(workspace, "publish", dataset) as job:
         job.note(digest=digest, files=sealed.files, bytes=sealed.bytes)

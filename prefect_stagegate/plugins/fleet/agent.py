@@ -1,4 +1,7 @@
-"""The node's agent: keeps this node's copies of versions current, and its record in the catalog young."""
+"""The node's agent: keeps this node's copies of versions current, and its record in the catalog young.
+
+Between fetches it does what plugins have to do on a node; see `Plugin.upkeep`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from prefect_stagegate.doors import hidden_names, keep_up
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.jobs.address import resolve_for_node
 from prefect_stagegate.jobs.runner import copied_digest
@@ -58,8 +62,8 @@ def run_agent(
     pause = record_timeout(workspace.settings) / HEARTBEATS
     wanted = tuple(addresses)
     if once:
-        fetched = reconcile(workspace, wanted, report, cancel)
-        return _publish(workspace, report, published) and fetched
+        well = _round(workspace, wanted, report, cancel)
+        return _publish(workspace, report, published) and well
     changed = threading.Event()
 
     def report_change(line: str) -> None:
@@ -74,14 +78,32 @@ def run_agent(
                 return written
 
 
+def _round(workspace: Workspace, addresses: tuple[Address, ...], report: Report, cancel: threading.Event) -> bool:
+    """Do what plugins have to do on this node, and fetch what it should hold. Returns whether all of it was done."""
+    kept_up = True
+    try:
+        for line in keep_up(workspace):
+            report(line)
+    except StagegateError as error:
+        kept_up = False
+        report(f"The node could not do all that it has to: {error}")
+    return reconcile(workspace, addresses, report, cancel) and kept_up
+
+
 def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Report, cancel: threading.Event) -> bool:
     """Fetch what the addresses name in the catalog now, and move the node's copies of their refs.
 
+    What listings hide is not followed, and the copy stays as it is.
+
     Returns:
-        Whether all of them are current.
+        Whether all others are current.
     """
-    current = True
-    for address in addresses or held_targets(workspace):
+    try:
+        current, wanted = True, followed(workspace, addresses)
+    except StagegateError as error:
+        current, wanted = False, ()
+        report(f"What this node should hold could not be read: {error}")
+    for address in wanted:
         try:
             if _is_current(workspace, address):
                 continue
@@ -120,7 +142,7 @@ def _reconciling(
     def loop() -> None:
         while not cancel.is_set():
             try:
-                reconcile(workspace, addresses, report, cancel)
+                _round(workspace, addresses, report, cancel)
             except Exception as error:  # noqa: BLE001 - its record would stay young on a node that fetches nothing
                 report(f"A round failed: {redact(f'{type(error).__name__}: {error}')}")
             cancel.wait(pause)
@@ -161,3 +183,14 @@ def held_targets(workspace: Workspace) -> tuple[Address, ...]:
     """The targets' refs that this node has copies of. `latest` is moved by staging alone."""
     refs = workspace.cache.refs
     return tuple(Address(dataset, ref) for dataset in refs.datasets() for ref in refs.names(dataset) if ref != LATEST)
+
+
+def followed(workspace: Workspace, addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """Those of the addresses, or of the held targets, whose dataset and target listings show.
+
+    Raises:
+        CatalogError: The catalog can't be read.
+    """
+    hidden = hidden_names(workspace.catalog)
+    wanted = tuple(addresses) or held_targets(workspace)
+    return tuple(each for each in wanted if hidden.keys().isdisjoint((each.dataset, str(each))))

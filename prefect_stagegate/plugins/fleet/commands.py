@@ -19,7 +19,7 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.settings import Settings
-from prefect_stagegate.plugins.fleet.agent import Published, Report, held_targets, run_agent
+from prefect_stagegate.plugins.fleet.agent import Published, Report, followed, run_agent
 from prefect_stagegate.plugins.fleet.kubernetes import publish_node
 from prefect_stagegate.plugins.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.plugins.fleet.node_readiness import require_on_node, wait_until_ready
@@ -84,7 +84,8 @@ def agent(
 
     Fetches what each ref names in the catalog, and moves this node's copy when the version is complete here. The record
     tells `stagegate nodes` and other nodes what this one holds; it is written three times in
-    STAGEGATE_NODE_TIMEOUT.
+    STAGEGATE_NODE_TIMEOUT. What listings leave out is not followed. The node's part of each erasure is done within a
+    round.
 
     With `--kubernetes`, in a pod, the Node gets a label `stagegate.io/DATASET.REF` with the digest for each ref that is
     ready, a condition of that type for each ref that is kept, and the condition `StagegateReady` for all of them.
@@ -117,7 +118,7 @@ def _kubernetes_publisher(workspace: Workspace, wanted: Sequence[Address], repor
     """What tells Kubernetes of each round of the agent."""
     settings = workspace.settings
     api = NodeApi.in_cluster(os.environ, settings.node, allowed=settings.allowed_hosts)
-    return lambda _: publish_node(workspace, wanted or held_targets(workspace), api, report)
+    return lambda _: publish_node(workspace, followed(workspace, wanted), api, report)
 
 
 def blobs(

@@ -30,8 +30,14 @@ PLUGIN = Plugin(
         "promote": f"{__name__}.erasure:require_lasting",
         "roll_back": f"{__name__}.erasure:require_lasting",
         "fetch": f"{__name__}.erasure:require_whole",
+        "stage": f"{__name__}.erasure:require_none_erased",
     },
     hidden=f"{__name__}.retirement:hidden_names",
     gone=f"{__name__}.tombstones:why_expired",
-    spec_keys={"retain": f"{__name__}.retention_keys:RETAIN"},
+    spec_keys={
+        "policy.erasure": f"{__name__}.retention_keys:ERASURE",
+        "retain": f"{__name__}.retention_keys:RETAIN",
+    },
+    pending=f"{__name__}.erasure_requests:pending_erasures",
+    upkeep=f"{__name__}.erase_on_node:erase_all_on_node",
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from prefect_stagegate.catalog.version_records import dataset_names, require_dataset
-from prefect_stagegate.cli.flags import Json, Places
+from prefect_stagegate.cli.flags import Json, Places, Signature
 from prefect_stagegate.cli.printing import (
     end_unreadable,
     print_records,
@@ -22,17 +24,16 @@ from prefect_stagegate.cli.printing import (
 from prefect_stagegate.durable import read_file
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address, check_name
-from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node, erased_datasets
-from prefect_stagegate.plugins.retention.erasure import (
-    NodeErasure,
-    NodeStanding,
-    NodeStatus,
-    erasure_status,
-    glob_of,
-    plan_erasure,
-    record_erasure,
-    refs_naming,
+from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node, erased_datasets, report_text
+from prefect_stagegate.plugins.retention.erasure import NodeErasure, glob_of, plan_erasure
+from prefect_stagegate.plugins.retention.erasure_requests import (
+    ErasureDecision,
+    ProposedErasure,
+    answer_request,
+    erase_or_ask,
+    find_request,
 )
+from prefect_stagegate.plugins.retention.erasure_status import NodeStanding, NodeStatus, erasure_status, refs_naming
 from prefect_stagegate.plugins.retention.expire import VersionFate
 from prefect_stagegate.plugins.retention.expire import expire as expire_versions
 from prefect_stagegate.plugins.retention.retirement import Retirement, retirements
@@ -40,7 +41,6 @@ from prefect_stagegate.plugins.retention.retirement import retire as retire_addr
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
-from prefect_stagegate.workspace import Workspace
 
 
 def retire(
@@ -148,20 +148,29 @@ def erase(  # noqa: PLR0913 - options of a command
     status: Annotated[
         bool, Parameter(negative="", help="Say which nodes proved it, and which did not answer.")
     ] = False,
+    approve: Annotated[
+        str, Parameter(metavar="REQUEST", help="Agree to a request, by 12 digits of its digest or more.")
+    ] = "",
+    decline: Annotated[str, Parameter(metavar="REQUEST", help="Decline a request; needs a reason.")] = "",
     dry_run: Annotated[bool, Parameter(negative="", help="Say which entries would go; change nothing.")] = False,
+    signature: Signature = Signature(),
     json: Json = False,
     places: Places = Places(),
 ) -> ExitCode:
     """Remove the bytes of entries from every node, and see which proved it.
 
     The catalog records the entries; manifests, digests and logs stay as they are. This node acts at once, others by
-    `stagegate erase --node`, for example by a timer. Entries with the same bytes in other versions of the dataset go,
-    too. No version that had one can be promoted, returned to or fetched. Sources, backups and other datasets are not
-    touched. With --status, exits with 4 while a node has not answered, and with 3 where one has something left.
+    their agents, or by `stagegate erase --node`. Entries with the same bytes in other versions of the dataset go, too.
+    No version that had one can be promoted, returned to, fetched or staged again. Sources, backups and other datasets
+    are not touched. With --status, exits with 4 while a node has not answered, and with 3 where one has something left.
+
+    Where the policy has `policy.erasure`, it records a request and exits with 4. The last answer that the policy wants
+    has the erasure take effect. Whoever asked can't answer.
 
     For example:
 
     - `stagegate erase patients --files "**/4711.dcm" --reason "consent withdrawn"`
+    - `stagegate erase patients --approve 3f2a91c07a3b --identity ines@example.org`
     - `stagegate erase --node`
     - `stagegate erase patients --status`
 
@@ -184,7 +193,26 @@ def erase(  # noqa: PLR0913 - options of a command
         standings = erasure_status(workspace, version.dataset, unreadable)
         print_records(standings, _show_standings, unreadable, json=json)
         return _exit_of(standings)
-    return _erase(workspace, version, _wanted(files, listed), reason, dry_run=dry_run, json=json)
+    dataset, named = version.dataset, approve or decline
+    if named:
+        request, proposed = find_request(workspace, dataset, named)
+        key = signature.person_key(workspace)
+        decide = partial(answer_request, workspace, request, approved=bool(approve), reason=reason, key=key)
+    else:
+        digest = workspace.catalog.resolve(version) if version.ref else ""
+        planned = plan_erasure(workspace, dataset, digest, _wanted(files, listed))
+        proposed = ProposedErasure(*planned, reason)
+        decide = partial(erase_or_ask, workspace, dataset, *planned, reason)
+    decision = ErasureDecision(proposed, missing="a dry run changes nothing") if dry_run else decide()
+    reports = [] if decision.missing else [(dataset, report) for report in erase_on_node(workspace, dataset)]
+    named_by = refs_naming(workspace.catalog, dataset, proposed.versions, unreadable)
+    values = {**asdict(proposed), "named_by": named_by, "this_node": reports}
+    values |= {"request": decision.request, "missing": decision.missing}
+    print_result(values, lambda _: _show_erasure(dataset, decision, named_by, reports), json=json)
+    end_unreadable(unreadable.all)
+    if decision.missing and not dry_run:
+        return ExitCode.WAITING
+    return ExitCode.PASS if all(report.is_proved for _, report in reports) else ExitCode.ERROR
 
 
 def _wanted(files: tuple[str, ...], listed: Path | None) -> Callable[[str], bool]:
@@ -199,40 +227,27 @@ def _wanted(files: tuple[str, ...], listed: Path | None) -> Callable[[str], bool
         raise UsageError(f"The paths can't be read: {error}") from error
 
 
-def _erase(
-    workspace: Workspace, version: Address, wanted: Callable[[str], bool], reason: str, *, dry_run: bool, json: bool
-) -> ExitCode:
-    dataset, unreadable = version.dataset, UnreadableRecords()
-    digest = workspace.catalog.resolve(version) if version.ref else ""
-    versions, entries = plan_erasure(workspace, dataset, digest, wanted)
-    named = refs_naming(workspace.catalog, dataset, versions, unreadable)
-    reports: list[tuple[str, NodeErasure]] = []
-    if not dry_run:
-        record_erasure(workspace, dataset, versions, entries, reason)
-        reports = [(dataset, report) for report in erase_on_node(workspace, dataset)]
-    values = {"versions": versions, "entries": entries, "named_by": named, "this_node": reports}
-
-    def show(_: object) -> None:
-        say_first(
-            entries, lambda entry: f"{bytes_text(entry.size):>12}  {entry.digest[:19]}  {entry.path}", every=False
-        )
-        what = f"{count_text(len(entries), 'entry', 'entries')} of {count_text(len(versions), 'version')}"
-        say(f"{what} {'would be erased' if dry_run else 'have to go from every node'}.")
-        for ref in named:
-            say(f"{dataset}@{ref} names a version that is no longer whole.")
-        _show_reports(reports)
-        if not dry_run:
-            say(f"Next: stagegate erase --node, on each other node; then stagegate erase {dataset} --status")
-
-    print_result(values, show, json=json)
-    end_unreadable(unreadable.all)
-    return ExitCode.PASS if all(report.is_proved for _, report in reports) else ExitCode.ERROR
+def _show_erasure(
+    dataset: str, decision: ErasureDecision, named_by: Sequence[str], reports: Sequence[tuple[str, NodeErasure]]
+) -> None:
+    entries, versions = decision.proposed.entries, decision.proposed.versions
+    say_first(entries, lambda entry: f"{bytes_text(entry.size):>12}  {entry.digest[:19]}  {entry.path}", every=False)
+    what = f"{count_text(len(entries), 'entry', 'entries')} of {count_text(len(versions), 'version')}"
+    say(f"{what} {'would be erased' if decision.missing else 'have to go from every node'}.")
+    state = "would no longer be" if decision.missing else "is no longer"
+    for ref in named_by:
+        say(f"{dataset}@{ref} names a version that {state} whole.")
+    if decision.request and decision.missing:
+        say(f"Not erased yet: {decision.missing}")
+        say(f"Next: stagegate erase {dataset} --approve {digest_text(decision.request.digest)}, run by an approver")
+    _show_reports(reports)
+    if not decision.missing:
+        say(f"Next: stagegate erase --node, where no agent runs; then stagegate erase {dataset} --status")
 
 
 def _show_reports(reports: Sequence[tuple[str, NodeErasure]]) -> None:
     for dataset, report in reports:
-        state = "nothing is left on this node" if report.is_proved else "something is left on this node"
-        say(f"{dataset}, erasure {report.number}: {count_text(report.blobs, 'blob')} removed, {state}")
+        say(report_text(dataset, report))
         for line in report.left:
             say_line(f"  {line}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 
 from prefect_stagegate.cache.blob_verification import is_blob
@@ -17,7 +18,7 @@ from prefect_stagegate.cache.gc import empty_trash
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import LeaseKind, require_locks
 from prefect_stagegate.cache.quarantine import Quarantine
-from prefect_stagegate.catalog.version_records import dataset_names, has_version, read_manifest
+from prefect_stagegate.catalog.version_records import has_version, read_manifest
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.durable import sync_volume, walk_folders
 from prefect_stagegate.jobs.upkeep.maintain import report_collection
@@ -29,7 +30,7 @@ from prefect_stagegate.plugins.retention.erasure import (
     node_erasure,
     put_node_erasure,
 )
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
 
@@ -37,10 +38,35 @@ SHOWN = 20
 """Lines of what is left that a record has, at most."""
 
 
+_proved: dict[tuple[str, str, str], list[str]] = {}
+"""The erasures that this process proved, by catalog, cache and dataset. No later job brings their bytes back."""
+
+
+def erase_all_on_node(workspace: Workspace) -> Iterator[str]:
+    """Do this node's part of the erasures that this process has not proved yet; see `Plugin.upkeep`.
+
+    Raises:
+        CacheError: The cache can't be changed, or lies where locks don't tell who uses it.
+        CatalogError: The catalog can't be read or written.
+    """
+    for dataset, names in groupby(workspace.catalog.names(ERASURES), lambda name: name.partition("/")[0]):
+        key, numbers = (workspace.catalog.url, str(workspace.cache.root), dataset), list(names)
+        if _proved.get(key) != numbers:
+            reports = erase_on_node(workspace, dataset)
+            yield from (report_text(dataset, report) for report in reports if report.blobs or not report.is_proved)
+            if all(report.is_proved for report in reports):
+                _proved[key] = numbers
+
+
+def report_text(dataset: str, report: NodeErasure) -> str:
+    """What a node did about an erasure, in one line."""
+    state = "nothing is left on this node" if report.is_proved else "something is left on this node"
+    return f"{dataset}, erasure {report.number}: {count_text(report.blobs, 'blob')} removed, {state}"
+
+
 def erased_datasets(workspace: Workspace) -> list[str]:
     """The datasets that have erasures."""
-    catalog = workspace.catalog
-    return [dataset for dataset in dataset_names(catalog) if catalog.numbers(ERASURES, dataset)]
+    return list(dict.fromkeys(name.partition("/")[0] for name in workspace.catalog.names(ERASURES)))
 
 
 def erase_on_node(workspace: Workspace, dataset: str) -> list[NodeErasure]:
@@ -144,6 +170,14 @@ def _remove_blobs(layout: Layout, digests: Iterable[str]) -> tuple[int, list[str
             path.unlink(missing_ok=True)
             count += 1
     return count, sorted(_links(layout, linked)) if linked else []
+
+
+def remove_refused(layout: Layout, digests: Iterable[str]) -> None:
+    """Unlink blobs that a staging fetched which was refused. Those that a view links to stay."""
+    paths = {path.lstat().st_ino: path for digest in digests if (path := layout.blob(digest)).exists()}
+    viewed = {path.lstat().st_ino for path in _files(layout.views)} if paths else set()
+    for inode in paths.keys() - viewed:
+        paths[inode].unlink(missing_ok=True)
 
 
 def _links(layout: Layout, linked: dict[int, str]) -> Iterator[str]:

@@ -1,32 +1,30 @@
 """The catalog's records of erasures: which entries' bytes have to go, and which nodes proved that they have none.
 
-    datasets/<dataset>/retention.erasures/<n>.json              the entries, by path, size and digest; who, when, why
-                       retention.erased/<n>/<node>/<m>.json     what a node found and did; its newest counts
+    retention.erasures/<dataset>/<n>.json                         the entries, by path, size and digest; who, when, why
+    datasets/<dataset>/retention.erased/<n>/<node>/<m>.json       what a node found and did; its newest counts
 
-`<node>` is a hash of the node's name. Manifests stay as they are, so digests and logs verify as before.
+`<node>` is a hash of the node's name. Erasures lie beside the datasets, so that an agent finds all by one listing.
+Manifests stay as they are, so digests and logs verify as before.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Any
 
 from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.records import corrupt, newest_record
-from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.catalog.version_records import read_manifest, version_digests
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.doors import Record, load, plugins
+from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import GateFailed, UsageError
-from prefect_stagegate.jobs.review.status import find_holders
-from prefect_stagegate.model import Entry, Identity
+from prefect_stagegate.model import Approval, ApprovalRequest, Entry, Identity
 from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.retention.tombstones import require_not_condemned
 from prefect_stagegate.show.legible import short_line, time_text
-from prefect_stagegate.units import digest_text
-from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
 
 MOST_ENTRIES = 20_000
@@ -45,11 +43,20 @@ class Erasure:
     reason: str
     who: Identity
     at: str
+    request: ApprovalRequest | None = None
+    """The request to those who had to agree; None where nobody had to."""
+    approvals: tuple[Approval, ...] = ()
+    """Their answers."""
 
     @property
     def digests(self) -> frozenset[str]:
         """The digests of the blobs."""
         return frozenset(entry.digest for entry in self.entries)
+
+    @property
+    def told(self) -> str:
+        """When, by whom and why, for people."""
+        return f"erased on {time_text(self.at)}, by {self.who}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +74,7 @@ class NodeErasure:
     at: str
 
 
-class NodeStanding(StrEnum):
-    """What is known of a node."""
-
-    PROVED = "proved"
-    LEFT = "left"
-    """It answered that something is left."""
-    CONTRADICTED = "contradicted"
-    """It answered that nothing is left, and by its own record it holds one of the versions complete."""
-    UNANSWERED = "no answer"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """Where an erasure stands on one node."""
-
-    number: int
-    node: str
-    standing: NodeStanding
-    at: str
-    """When it answered last; empty where it never did."""
-    why: str
-
-
-ERASURES = Record("retention.erasures", Erasure)
+ERASURES = Record("retention.erasures", Erasure, is_shared=True)
 NODE_ERASURES = Record("retention.erased", NodeErasure)
 
 
@@ -142,102 +126,84 @@ def glob_of(patterns: Iterable[str], paths: Iterable[str]) -> Callable[[str], bo
 
 
 def record_erasure(
-    workspace: Workspace, dataset: str, versions: tuple[str, ...], entries: tuple[Entry, ...], reason: str
+    workspace: Workspace,
+    dataset: str,
+    versions: tuple[str, ...],
+    entries: tuple[Entry, ...],
+    reason: str,
+    *,
+    request: ApprovalRequest | None = None,
+    approvals: tuple[Approval, ...] = (),
 ) -> Erasure:
-    """Record that the bytes of entries have to go.
+    """Record that the bytes of entries have to go. `request` and `approvals` prove that people agreed.
 
     Raises:
         UsageError: There is no reason.
         CatalogError: The catalog can't be read or written.
     """
-    if not reason.strip():
-        raise UsageError("An erasure needs a reason", hint="Give one with --reason.")
+    require_reason(reason)
+    who = request.requester if request else workspace.identity
+    facts = (versions, entries, short_line(reason), who, stamp(now()), request, approvals)
     number = max(workspace.catalog.numbers(ERASURES, dataset), default=0)
     while True:
         number += 1
-        erasure = Erasure(number, versions, entries, short_line(reason), workspace.identity, stamp(now()))
-        if workspace.catalog.create(ERASURES, erasure, dataset, number):
+        if workspace.catalog.create(ERASURES, erasure := Erasure(number, *facts), dataset, number):
             return erasure
 
 
+def require_reason(reason: str) -> None:
+    """Raise `UsageError` where an erasure has no reason."""
+    if not reason.strip():
+        raise UsageError("An erasure needs a reason", hint="Give one with --reason.")
+
+
+def erasure_rule(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The parameters of the approval that a policy requires before entries are erased; None when it has no rule."""
+    rule: Mapping[str, Any] | None = policy.get("policy", {}).get("erasure", {}).get("approval")
+    return rule
+
+
 def erasures_of(catalog: Catalog, dataset: str) -> list[Erasure]:
-    """All erasures of a dataset, the oldest first.
+    """The erasures of a dataset, the oldest first, without those that lack the answers which the policy asks for.
 
     Raises:
         CorruptRecord: One is damaged.
     """
-    return catalog.all(ERASURES, dataset)
+    recorded = catalog.all(ERASURES, dataset)
+    policies = policy_log(catalog, dataset).entries() if recorded else []
+    if not any(erasure_rule(entry.policy) for entry in policies):
+        return recorded
+    from prefect_stagegate.plugins.retention.erasure_requests import is_agreed  # late: it loads all checks
+
+    return [erasure for erasure in recorded if is_agreed(erasure, policies)]
 
 
 def put_node_erasure(catalog: Catalog, dataset: str, report: NodeErasure) -> None:
     """Add what a node found."""
-    catalog.add(NODE_ERASURES, report, dataset, report.number, _node_key(report.node))
+    catalog.add(NODE_ERASURES, report, dataset, report.number, node_key(report.node))
 
 
 def node_erasure(catalog: Catalog, dataset: str, number: int, node: str) -> NodeErasure | None:
     """What a node found last; None where it never answered."""
-    key = (dataset, number, _node_key(node))
+    key = (dataset, number, node_key(node))
     newest = newest_record(catalog, NODE_ERASURES, *key)
     if newest and (newest.number, newest.node) != (number, node):
         raise corrupt(NODE_ERASURES.path(*key), "is about something else")
     return newest
 
 
-def _node_key(node: str) -> str:
+def node_key(node: str) -> str:
+    """The key of a node's answers."""
     return hashlib.sha256(node.encode(errors="surrogateescape")).hexdigest()
 
 
-def erasure_status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> list[NodeStatus]:
-    """Where each erasure of a dataset stands on each node that the catalog knows, and on each that answered."""
-    catalog, found = workspace.catalog, list[NodeStatus]()
-    holders = find_holders(workspace, unreadable)
-    known = {name for plugin in plugins() if plugin.nodes for name in load(plugin.nodes)(catalog)}
-    for erasure in erasures_of(catalog, dataset):
-        answers = _answers(catalog, dataset, erasure.number, known, unreadable)
-        holding = {node: version for version in erasure.versions for node in holders(dataset, version)}
-        found += [
-            _status(erasure, node, answers.get(node), holding.get(node, ""))
-            for node in sorted({*known, *answers, *holding})
-        ]
-    return found
-
-
-def _answers(
-    catalog: Catalog, dataset: str, number: int, known: Iterable[str], unreadable: UnreadableRecords
-) -> dict[str, NodeErasure]:
-    """The newest answers of all nodes to an erasure, by the nodes' names."""
-    answers = {}
-    keys = {_node_key(node) for node in known} | {*catalog.folders(NODE_ERASURES, dataset, number)}
-    for key in sorted(keys):
-        with unreadable.skip(dataset):
-            if answer := newest_record(catalog, NODE_ERASURES, dataset, number, key):
-                if (answer.number, _node_key(answer.node)) != (number, key):
-                    raise corrupt(NODE_ERASURES.path(dataset, number, key), "is about something else")
-                answers[answer.node] = answer
-    return answers
-
-
-def _status(erasure: Erasure, node: str, answer: NodeErasure | None, holding: str) -> NodeStatus:
-    if answer is None:
-        why = f"its record says that it holds {digest_text(holding)} complete" if holding else ""
-        return NodeStatus(erasure.number, node, NodeStanding.UNANSWERED, "", why)
-    if not answer.is_proved:
-        return NodeStatus(erasure.number, node, NodeStanding.LEFT, answer.at, "; ".join(answer.left))
-    if holding:
-        why = f"its record says that it holds {digest_text(holding)} complete"
-        return NodeStatus(erasure.number, node, NodeStanding.CONTRADICTED, answer.at, why)
-    return NodeStatus(erasure.number, node, NodeStanding.PROVED, answer.at, "")
-
-
-def erased_entry(catalog: Catalog, dataset: str, digest: str) -> tuple[Entry, Erasure] | None:
-    """An entry of a version whose bytes were erased, with the erasure; None where none was."""
+def erased_entry(
+    catalog: Catalog, dataset: str, entries: Callable[[], Iterable[Entry]]
+) -> tuple[Entry, Erasure] | None:
+    """The first of a dataset's entries whose bytes were erased, with the erasure; None where none were."""
     by_blob = {blob: erasure for erasure in erasures_of(catalog, dataset) for blob in erasure.digests}
-    if not by_blob:
-        return None
-    return next(
-        ((entry, by_blob[entry.digest]) for entry in _entries(catalog, dataset, digest) if entry.digest in by_blob),
-        None,
-    )
+    erased = ((entry, by_blob[entry.digest]) for entry in entries() if entry.digest in by_blob)
+    return next(erased, None) if by_blob else None
 
 
 def require_lasting(workspace: Workspace, dataset: str, digest: str, ref: str) -> None:
@@ -257,18 +223,34 @@ def require_whole(workspace: Workspace, dataset: str, digest: str, ref: str) -> 
         GateFailed: It had one.
     """
     del ref
-    if found := erased_entry(workspace.catalog, dataset, digest):
+    if found := erased_entry(workspace.catalog, dataset, lambda: _entries(workspace.catalog, dataset, digest)):
         entry, erasure = found
         raise GateFailed(
-            f"{dataset}@{digest} is no longer whole: {entry.path} was erased on {time_text(erasure.at)}, by "
-            f"{erasure.who}: {erasure.reason}",
+            f"{dataset}@{digest} is no longer whole: {entry.path} was {erasure.told}",
             hint="Take it out of the source, then stage and promote a version without it.",
             dataset=dataset,
             object=entry.path,
         )
 
 
-def refs_naming(catalog: Catalog, dataset: str, versions: Iterable[str], unreadable: UnreadableRecords) -> list[str]:
-    """The refs that name one of the versions now, sorted."""
-    named, heads = {*versions}, ref_heads(catalog, dataset, unreadable)
-    return sorted(ref for ref, head in heads.items() if head.entry.digest in named)
+def require_none_erased(
+    workspace: Workspace, dataset: str, digest: str, ref: str, entries: Callable[[], Iterable[Entry]]
+) -> None:
+    """Refuse to stage entries whose bytes were erased, and remove from this node what was fetched of them.
+
+    Raises:
+        GateFailed: There is one.
+    """
+    if found := erased_entry(workspace.catalog, dataset, entries):
+        from prefect_stagegate.plugins.retention.erase_on_node import remove_refused  # late: each staging comes here
+
+        entry, erasure = found
+        erased = {blob for each in erasures_of(workspace.catalog, dataset) for blob in each.digests}
+        remove_refused(workspace.cache.layout, erased)
+        raise GateFailed(
+            f"{dataset}@{digest} can't become {ref}: {entry.path} was {erasure.told}",
+            hint="Take it out of the source, or add its key to the source's `exclude:` in the spec, and stage again. "
+            "What was fetched of it is removed.",
+            dataset=dataset,
+            object=entry.path,
+        )

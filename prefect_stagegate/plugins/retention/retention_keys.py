@@ -1,4 +1,4 @@
-"""The key `retain` of a spec. Every spec imports this module."""
+"""The keys `retain` and `policy.erasure` of a spec. Every spec imports this module."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from prefect_stagegate.spec.fields import Duration, SpecModel, bounded
+from prefect_stagegate.spec.models import RuleSpec
 
 Age = Annotated[Duration, bounded("1h")]
 
@@ -29,6 +30,14 @@ RETAIN = (
         description="Which versions stay when `stagegate expire` runs; each rule keeps some. Without it, none goes. "
         "What a ref names now always stays.",
         examples=[{"newest": 10, "named": True, "used": True, "younger_than": "90d"}],
+    ),
+)
+ERASURE = (
+    RuleSpec | None,
+    Field(
+        default=None,
+        description="Who must agree before `stagegate erase` takes effect. Without it, nobody must.",
+        examples=[{"approval": {"count": 2, "from": ["governance"]}}],
     ),
 )
 

@@ -107,6 +107,11 @@ def conclude(workspace: Workspace, dataset: str, begun: Tombstone, step: Step, w
 
 def why_expired(catalog: Catalog, dataset: str, digest: str) -> str:
     """Why the catalog no longer has a version; see `Plugin.gone`."""
+    if not DIGEST.fullmatch(digest):
+        matching = [known for known in buried(catalog, dataset) if known.startswith(digest)]
+        if len(matching) != 1:
+            return ""
+        digest = matching[0]
     newest = newest_tombstone(catalog, dataset, digest)
     if newest is None or newest.step is Step.STAYS:
         return ""

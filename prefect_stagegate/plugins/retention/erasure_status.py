@@ -1,0 +1,88 @@
+"""Where erasures stand: which nodes proved them, which did not answer, and which refs name versions that lost bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.records import corrupt, newest_record
+from prefect_stagegate.catalog.refs import ref_heads
+from prefect_stagegate.doors import load, plugins
+from prefect_stagegate.jobs.review.status import find_holders
+from prefect_stagegate.plugins.retention.erasure import NODE_ERASURES, Erasure, NodeErasure, erasures_of, node_key
+from prefect_stagegate.units import digest_text
+from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
+
+
+class NodeStanding(StrEnum):
+    """What is known of a node."""
+
+    PROVED = "proved"
+    LEFT = "left"
+    """It answered that something is left."""
+    CONTRADICTED = "contradicted"
+    """It answered that nothing is left, and by its own record it holds one of the versions complete."""
+    UNANSWERED = "no answer"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """Where an erasure stands on one node."""
+
+    number: int
+    node: str
+    standing: NodeStanding
+    at: str
+    """When it answered last; empty where it never did."""
+    why: str
+
+
+def erasure_status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> list[NodeStatus]:
+    """Where each erasure of a dataset stands on each node that the catalog knows, and on each that answered."""
+    catalog, found = workspace.catalog, list[NodeStatus]()
+    holders = find_holders(workspace, unreadable)
+    known = {name for plugin in plugins() if plugin.nodes for name in load(plugin.nodes)(catalog)}
+    for erasure in erasures_of(catalog, dataset):
+        answers = _answers(catalog, dataset, erasure.number, known, unreadable)
+        holding = {node: version for version in erasure.versions for node in holders(dataset, version)}
+        found += [
+            _status(erasure, node, answers.get(node), holding.get(node, ""))
+            for node in sorted({*known, *answers, *holding})
+        ]
+    return found
+
+
+def _answers(
+    catalog: Catalog, dataset: str, number: int, known: Iterable[str], unreadable: UnreadableRecords
+) -> dict[str, NodeErasure]:
+    """The newest answers of all nodes to an erasure, by the nodes' names."""
+    answers = {}
+    keys = {node_key(node) for node in known} | {*catalog.folders(NODE_ERASURES, dataset, number)}
+    for key in sorted(keys):
+        with unreadable.skip(dataset):
+            if answer := newest_record(catalog, NODE_ERASURES, dataset, number, key):
+                if (answer.number, node_key(answer.node)) != (number, key):
+                    raise corrupt(NODE_ERASURES.path(dataset, number, key), "is about something else")
+                answers[answer.node] = answer
+    return answers
+
+
+def _status(erasure: Erasure, node: str, answer: NodeErasure | None, holding: str) -> NodeStatus:
+    if answer is None:
+        why = f"its record says that it holds {digest_text(holding)} complete" if holding else ""
+        return NodeStatus(erasure.number, node, NodeStanding.UNANSWERED, "", why)
+    if not answer.is_proved:
+        return NodeStatus(erasure.number, node, NodeStanding.LEFT, answer.at, "; ".join(answer.left))
+    if holding:
+        why = f"its record says that it holds {digest_text(holding)} complete"
+        return NodeStatus(erasure.number, node, NodeStanding.CONTRADICTED, answer.at, why)
+    return NodeStatus(erasure.number, node, NodeStanding.PROVED, answer.at, "")
+
+
+def refs_naming(catalog: Catalog, dataset: str, versions: Iterable[str], unreadable: UnreadableRecords) -> list[str]:
+    """The refs that name one of the versions now, sorted."""
+    named, heads = {*versions}, ref_heads(catalog, dataset, unreadable)
+    return sorted(ref for ref, head in heads.items() if head.entry.digest in named)
