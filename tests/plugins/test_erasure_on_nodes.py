@@ -9,6 +9,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node
 from prefect_stagegate.plugins.retention.erasure import (
+    NODE_ERASURES,
     NodeErasure,
     glob_of,
     plan_erasure,
@@ -17,7 +18,9 @@ from prefect_stagegate.plugins.retention.erasure import (
 )
 from prefect_stagegate.plugins.retention.erasure_status import erasure_status
 from prefect_stagegate.unreadable import UnreadableRecords
+from tests.plugins.fleet.fleet import FleetNode
 from tests.support.scenario import Scenario
+from tests.support.waiting import eventually
 
 NODES = ("gpu-1", "gpu-2", "gpu-3", "gpu-4", "gpu-5")
 
@@ -53,3 +56,26 @@ def test_record_says_which_nodes_proved_it(tmp_path: Path) -> None:
         erase_on_node(nodes[name], "things")
     assert standings() == dict.fromkeys(NODES, "proved")
     assert not any(blobs(name) for name in NODES)
+
+
+def test_running_agent_does_its_nodes_part(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path, gates={"production": {"require": ["license"]}})
+    (scenario.nas / "ada.csv").write_text("name\nada\n")
+    scenario.deliver("a,b\n1,2\n")
+    scenario.promote()
+    node, catalog = FleetNode(tmp_path, "gpu-1", tmp_path / "catalog"), scenario.node().catalog
+
+    def standings() -> dict[str, str]:
+        found = erasure_status(scenario.node(), "things", UnreadableRecords())
+        return {each.node: each.standing.value for each in found}
+
+    env = {"STAGEGATE_NODE_TIMEOUT": "10"}  # the shortest: a round each 3.3 s
+    with node.running("stagegate", "agent", "things@production", env=env) as process:
+        assert eventually(lambda: node.cache.exists() and node.ref("things", "production"))
+        planned = plan_erasure(scenario.node(), "things", "", glob_of(("ada.csv",), ()))
+        record_erasure(scenario.node(), "things", *planned, "consent withdrawn")
+        assert eventually(lambda: standings().get("gpu-1") == "proved"), node.log()
+        assert process.poll() is None
+    assert not [path for path in node.cache.rglob("*") if path.is_file() and path.read_bytes() == b"name\nada\n"]
+    assert "things, erasure 1: 1 blob removed, nothing is left on this node" in node.log()
+    assert len(catalog.names(NODE_ERASURES, "things")) == 1, "an agent answers once"

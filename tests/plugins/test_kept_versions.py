@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.maintain import pin, unpin
+from prefect_stagegate.model import Address
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node
 from prefect_stagegate.plugins.retention.expire import expire
 from prefect_stagegate.plugins.runs.use_records import TrackedRun, UseBegun, record_begun
 from prefect_stagegate.plugins.watch.watch_records import HOLDS, Hold
@@ -37,3 +41,23 @@ def test_policy_may_do_without_what_runs_used(tmp_path: Path) -> None:
     use = UseBegun(TrackedRun("mlflow", "3f2a"), "latest", "ada", "gpu-1", stamp(now()))
     record_begun(scenario.node().catalog, "things", used, use)
     assert used not in kept(scenario)
+
+
+def test_pins_and_fetches_of_other_nodes_keep_versions(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path, gates={"production": {"require": ["license"]}}, retain={"newest": 1})
+    pinned, fetched, plain, _ = (scenario.deliver(f"a\n{number}\n").digest for number in range(4))
+    other = scenario.node(cache="gpu-1")
+    scenario.write("a\n0\n")
+    stage(other, Address("things", pinned))
+    assert pinned not in kept(scenario)
+    pin(other, Address("things", pinned))
+    fetching = HeldVersion("things", fetched, 4, missing=4, fetching=True)
+    put_node(other.catalog, NodeRecord("gpu-2", stamp(now()), "/cache", (fetching,)))
+    assert kept(scenario)[pinned].startswith("it is pinned on gpu-1, by the node's record of 20")
+    assert kept(scenario)[fetched] == "gpu-2 fetches it"
+    assert plain not in kept(scenario)
+    put_node(other.catalog, NodeRecord("gpu-2", "2026-01-01T00:00:00.000000Z", "/cache", (fetching,)))
+    unpin(other, Address("things", pinned))
+    assert kept(scenario).keys().isdisjoint((pinned, fetched))
+    (tmp_path / "catalog/nodes/gpu-2.json").write_text("{}")
+    assert kept(scenario)[plain].startswith("a node's pins are not known: ")

@@ -13,7 +13,9 @@ from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.cache.space import LARGER, Available, Space, SpaceRules, room
 from prefect_stagegate.cache.views import Draft
-from prefect_stagegate.errors import CacheError, NoSpace
+from prefect_stagegate.catalog.version_records import has_version
+from prefect_stagegate.doors import why_gone
+from prefect_stagegate.errors import CacheError, NoSpace, StagegateError
 from prefect_stagegate.jobs.staging.origins import can_be_fetched
 from prefect_stagegate.model import Action, Entry, PlannedObject
 from prefect_stagegate.transport.transfer.job import FetchJob, SourceGroup
@@ -32,7 +34,8 @@ HOLDERS = 5
 def space_for(workspace: Workspace, writer: Lease, *, is_repair: bool = False) -> Space:
     """The space that a writer may fill. When it is too little, versions that nothing needs are collected.
 
-    The least recently used go first. A version that can't be fetched again stays; only `stagegate gc` takes it.
+    The least recently used go first. One that can't be fetched again stays, unless the catalog let it expire: only
+    `stagegate gc` takes it.
 
     A writer that replaces rotten files (`is_repair`) may also use the bytes that are kept free otherwise.
     """
@@ -93,7 +96,7 @@ def _missing(workspace: Workspace, groups: Sequence[SourceGroup], part: int, pla
 def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, available: Available) -> None:
     """Collect `missing` bytes of the `size` that are needed, or raise `NoSpace` and collect nothing."""
     # Remembered, because the dry run and the collection both ask: each answer lists sources.
-    may_go = cache(partial(can_be_fetched, workspace))
+    may_go = cache(partial(_may_go, workspace))
     layout = workspace.cache.layout
     needs = f"No space left: needs {bytes_text(size)}, {bytes_text(missing)} more than there is: {available}"
     try:
@@ -107,6 +110,18 @@ def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, av
     except CacheError as error:
         raise NoSpace(f"{needs}; garbage can't be collected: {error.message}", hint=error.hint) from error
     raise NoSpace(needs + _outlook(evictable, collectable), hint=_advice(evictable, collectable))
+
+
+def _may_go(workspace: Workspace, dataset: str, digest: str) -> bool:
+    """Whether a version that nothing needs here can be fetched again, or was removed from the catalog on purpose."""
+    if can_be_fetched(workspace, dataset, digest):
+        return True
+    try:
+        return not has_version(workspace.catalog, dataset, digest) and bool(
+            why_gone(workspace.catalog, dataset, digest)
+        )
+    except StagegateError:
+        return False  # the catalog does not answer
 
 
 def _outlook(evictable: Collected, collectable: Collected) -> str:

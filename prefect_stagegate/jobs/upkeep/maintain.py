@@ -44,7 +44,10 @@ def pin(workspace: Workspace, address: Address) -> Lease:
         UnknownRef: The node hasn't that version.
     """
     # Held meanwhile, so that no collection takes the version before it is pinned.
-    with hold_dataset(workspace.cache, address.counted(workspace.catalog.resolve), "pin") as held:
+    with (
+        hold_dataset(workspace.cache, address.counted(workspace.catalog.resolve), "pin") as held,
+        step(workspace, "pin", held.dataset, is_step=False),
+    ):
         return workspace.cache.leases.pin(held.dataset, held.digest, f"by {workspace.identity.name}")
 
 
@@ -55,7 +58,8 @@ def unpin(workspace: Workspace, address: Address) -> int:
         UnknownRef: The node hasn't that version, or nobody pinned it.
     """
     held = locate(workspace.cache, address.counted(workspace.catalog.resolve))
-    count = workspace.cache.leases.unpin(held.dataset, held.digest)
+    with step(workspace, "pin", held.dataset, is_step=False):
+        count = workspace.cache.leases.unpin(held.dataset, held.digest)
     if not count:
         raise UnknownRef(f"{held.dataset}@{held.digest} is not pinned", hint="`stagegate ls --held` shows what is.")
     return count

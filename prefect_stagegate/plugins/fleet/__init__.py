@@ -39,8 +39,9 @@ PLUGIN = Plugin(
     flows={name: f"{__name__}.flows.{name}:{name}" for name in ("stage_fleet", "stage_node")},
     tasks={name: f"{__name__}.flows.{name}:{name}" for name in ("place", "stage_on_node")},
     replicas=Replicas(find=f"{__name__}.peers.peer_search:find_peers", holders=f"{__name__}.nodes:find_holders"),
+    keeps={"needed by a node": f"{__name__}.nodes:why_needed"},
     version_records=("stagegate.fleets",),
     nodes=f"{__name__}.nodes:node_names",
-    observers={f"{__name__}.own_record:NodeRecorder": lambda job: job.name in ("fetch", "point", "collect")},
+    observers={f"{__name__}.own_record:NodeRecorder": lambda job: job.name in ("fetch", "point", "collect", "pin")},
     settings=f"{__name__}.fleet_settings:FleetSettings",
 )

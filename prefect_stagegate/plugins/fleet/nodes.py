@@ -41,6 +41,8 @@ class HeldVersion:
     """Bytes of its entries that the node lacks or that rotted there; 0 for a complete version."""
     fetching: bool = False
     """Whether the node is fetching it."""
+    pinned: bool = False
+    """Whether somebody pinned it there. False in records of earlier releases."""
 
     @property
     def is_complete(self) -> bool:
@@ -244,6 +246,21 @@ def read_nodes(catalog: Catalog, unreadable: UnreadableRecords) -> list[NodeReco
 
     with ThreadPoolExecutor(READERS, "stagegate-nodes") as pool:
         return [record for record in pool.map(read, catalog.names(NODES)) if record]
+
+
+def why_needed(workspace: Workspace, dataset: str, digest: str) -> str:
+    """Why a version may not be removed from the catalog: a node fetches it, or has a pin; see `Plugin.keeps`.
+
+    A record's pin counts however old the record is.
+    """
+    unreadable, timeout = UnreadableRecords(), record_timeout(workspace.settings)
+    for record in read_nodes(workspace.catalog, unreadable):
+        held = record.version(dataset, digest)
+        if held and held.pinned:
+            return f"it is pinned on {record.name}, by the node's record of {record.at[:16]}Z"
+        if held and held.fetching and record.is_current(now(), timeout):
+            return f"{record.name} fetches it"
+    return next((f"a node's pins are not known: {lost.problem}" for lost in unreadable.all), "")
 
 
 def find_holders(workspace: Workspace, unreadable: UnreadableRecords) -> Callable[[str, str], tuple[str, ...]]:

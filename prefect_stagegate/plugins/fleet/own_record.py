@@ -107,8 +107,8 @@ class NodeRecorder(Observer):
             _try_publish(job.workspace, begun=(job.dataset, str(job.facts["digest"])))
 
     def ended(self, job: Job) -> None:
-        """Record what the node holds, however the fetch ended; also after a ref was moved, or versions collected."""
-        if "digest" in job.facts or job.name == "collect":
+        """Record what the node holds, however the fetch ended; also after refs or pins changed, or a collection."""
+        if "digest" in job.facts or job.name in ("collect", "pin"):
             _try_publish(job.workspace, ended=job)
 
 
@@ -131,12 +131,11 @@ def _held_versions(
     complete = set(workspace.cache.views.all())
     layout = workspace.cache.layout
     has_rotten = layout.quarantine.exists() and bool(Quarantine(layout).linked())
+    leases = workspace.cache.leases.live(unreadable)
+    pinned = {(lease.dataset, lease.digest) for lease in leases if lease.kind is LeaseKind.PIN}
     # Another process of this node may fetch a version that the last record calls fetched.
-    written = {
-        lease.dataset
-        for lease in workspace.cache.leases.live(unreadable)
-        if lease.kind is LeaseKind.WRITER and (not ended or lease.id != ended.id)
-    }
+    writers = (lease for lease in leases if lease.kind is LeaseKind.WRITER)
+    written = {lease.dataset for lease in writers if not ended or lease.id != ended.id}
     partial = {key for key, held in known.items() if not held.is_complete} | ({begun} if begun else set())
     for key in sorted(complete | partial):
         # A version whose staging has not reached the catalog yet, or that was removed from it, is left out.
@@ -144,12 +143,12 @@ def _held_versions(
             held = known.get(key) or HeldVersion(*key, read_seal(workspace.catalog, *key).bytes)
             if key in complete:
                 missing = _rotten_bytes(workspace, *key) if has_rotten else 0
-                yield replace(held, missing=missing, fetching=False)
+                yield replace(held, missing=missing, fetching=False, pinned=key in pinned)
                 continue
             missing = _missing_bytes(workspace, *key)
             fetching = key == begun or (held.fetching and key[0] in written)
             if fetching or missing < held.bytes:
-                yield replace(held, missing=missing, fetching=fetching)
+                yield replace(held, missing=missing, fetching=fetching, pinned=key in pinned)
 
 
 def _last_record(workspace: Workspace, identity: str) -> NodeRecord | None:

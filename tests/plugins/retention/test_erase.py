@@ -211,3 +211,36 @@ def test_command_erases_tells_and_ends_with_a_code(erasing: Erasing, capsys: pyt
     assert "proved" in capsys.readouterr().out
     for words in (["erase"], ["erase", "things"], ["erase", "things", "--list", "none.txt"], ["erase", "thongs"]):
         assert erasing.run(*words) == 2
+
+
+def test_staging_brings_no_erased_bytes_back(erasing: Erasing) -> None:
+    latest = erasing.head("latest")
+    (erasing.nas / "other.csv").write_text(SECRET)
+    erasing.erase()
+    said = r"can't become latest: other.csv was erased on 20.* UTC, by ada \(declared\): asked.*`exclude:`"
+    for text in ("a,b\n1,2\n", "a,b\n9,9\n"):
+        with pytest.raises(GateFailed, match=said):
+            erasing.deliver(text)
+        assert not erasing.bytes_here()
+        assert erasing.head("latest") == latest
+    source = {"url": str(erasing.nas), "exclude": ["people/*", "other.csv"]}
+    assert erasing.stage(sources=[source]).digest == erasing.head("latest") != latest
+
+
+def test_refused_staging_takes_no_blob_of_others(erasing: Erasing) -> None:
+    other = Erasing(erasing.folder, "others")
+    version = other.stage()
+    erasing.erase()
+    with pytest.raises(GateFailed, match="can't become latest"):
+        erasing.deliver("a,b\n9,9\n")
+    assert (version.path / "people/ada.csv").read_text() == SECRET
+    assert other.run("verify", f"others@{version.digest}") == 0
+
+
+def test_unchanged_listing_is_refused_while_a_job_reads(erasing: Erasing) -> None:
+    erasing.stage()
+    with open_dataset("things@production", cache=erasing.folder / "cache"):
+        erasing.erase()
+        with pytest.raises(GateFailed, match="can't become latest"):
+            erasing.stage()
+        assert not erasing.bytes_here()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -22,7 +23,7 @@ from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.upkeep.maintain import pin, unpin
+from prefect_stagegate.jobs.upkeep.maintain import collect_garbage, pin, unpin
 from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.plugins.retention.expire import expire
 from prefect_stagegate.plugins.retention.tombstones import newest_tombstone
@@ -356,3 +357,33 @@ def test_approved_request_of_an_expired_version_does_nothing(tmp_path: Path) -> 
     assert keeping.expire()[first].is_gone
     with pytest.raises(UnknownRef, match="expired on"):
         approve(keeping.node(), Address("things", first), "production", reason="late")
+
+
+def test_beginning_of_an_expired_digest_tells_who_too(keeping: Keeping) -> None:
+    second = keeping.version(2)
+    keeping.version(3)
+    keeping.expire()
+    with pytest.raises(UnknownRef, match=rf"things@{second[:19]}… expired on 20.* UTC, by ada"):
+        stage(keeping.node(cache="other"), Address.parse(f"things@{second[:19]}"))
+    with pytest.raises(UnknownRef, match="has no version sha256:ffffffffffff… of things"):
+        stage(keeping.node(cache="other"), Address.parse("things@sha256:ffffffffffff"))
+
+
+def test_gc_and_quotas_take_expired_versions_elsewhere(keeping: Keeping) -> None:
+    second = keeping.version(2)
+    nodes = {name: keeping.node(cache=name) for name in ("gpu-1", "gpu-2")}
+    for node in nodes.values():
+        stage(node, Address("things", second))
+    third = keeping.version(3)
+    assert keeping.expire()[second].is_gone
+    # Its source no longer has it, so a quota would keep it, had it not expired.
+    small = nodes["gpu-2"]
+    small = replace(small, settings=replace(small.settings, max_size=4096, free_floor=0.0))
+    assert stage(small, Address("things", third)).digest == third
+    assert small.cache.views.of("things") == [third]
+    pin(nodes["gpu-1"], Address("things", second))
+    assert not collect_garbage(nodes["gpu-1"]).versions
+    unpin(nodes["gpu-1"], Address("things", second))
+    taken = collect_garbage(nodes["gpu-1"])
+    assert (taken.versions, taken.blobs) == ((f"things@{second}",), 1)
+    assert not [path for path in nodes["gpu-1"].cache.layout.blobs.rglob("*") if path.is_file()]

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, event, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from prefect_stagegate.errors import StagegateError, UnknownRef
+from prefect_stagegate.errors import GateFailed, StagegateError, UnknownRef
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.rollback import rollback
@@ -44,6 +44,7 @@ class Retention(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._temporary = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        self.digests: dict[int, str] = {}
         self.staged: list[str] = []
         """Digests in the order of their last staging."""
         self.named: set[str] = set()
@@ -63,7 +64,14 @@ class Retention(RuleBasedStateMachine):
 
     @rule(number=numbers)
     def stage(self, number: int) -> None:
-        digest = self.keeping.version(number)
+        latest = self.keeping.head("latest")
+        try:
+            digest = self.digests[number] = self.keeping.version(number)
+        except GateFailed:
+            assert self.digests[number] in self.erased
+            assert self.keeping.head("latest") == latest
+            return
+        assert digest not in self.erased
         self.staged = [*(known for known in self.staged if known != digest), digest]
         self.pinned |= self.pins & {digest}
 
