@@ -491,17 +491,6 @@ def require_allowed(what: str, workspace: Workspace, dataset: str, digest: str, 
             load(place)(workspace, dataset, digest, ref, *more)
 
 
-def keep_up(workspace: Workspace) -> Iterator[str]:
-    """Do what plugins have to do on a node again and again. Gives a line for each thing that was done.
-
-    Raises:
-        StagegateError: Something can't be done.
-    """
-    for plugin in plugins():
-        if plugin.upkeep:
-            yield from load(plugin.upkeep)(workspace)
-
-
 def why_gone(catalog: Catalog, dataset: str, digest: str) -> str:
     """Why a catalog no longer has a version, as plugins know it; empty where none does.
 

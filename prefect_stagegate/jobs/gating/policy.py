@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prefect_stagegate.gate.records.answers import PersonKey
 
 FEWEST_DIGITS = 12
-"""The fewest digits that abbreviate a policy's digest."""
+"""The fewest digits that abbreviate the digest of what a request asks for."""
 WRITTEN_OTHERWISE = "written otherwise, without a difference that this release can name"
 FIRST = "the first staging adopts the policy of its spec"
 REPLACED = "staged before any target named a version"
@@ -254,7 +254,7 @@ def answer_request(
     from prefect_stagegate.jobs.gating.approve import build_answer  # late: it loads all checks, see `changes`
 
     head = policy_log(workspace.catalog, dataset).head()
-    requests = [request for request in open_requests(workspace, dataset) if _matches(request.digest, digest)]
+    requests = [request for request in open_requests(workspace, dataset) if matches(request.digest, digest)]
     rule = rule_of(head.policy) if head else None
     if not requests or head is None or rule is None:
         raise UsageError(
@@ -279,8 +279,8 @@ def answer_request(
     return request, gate_records.put_answer(workspace.catalog, request, answer)
 
 
-def _matches(digest: str, prefix: str) -> bool:
-    """Whether a policy's digest begins with the digits that a user typed; an empty prefix matches any."""
+def matches(digest: str, prefix: str) -> bool:
+    """Whether a digest begins with the digits that a user typed; an empty prefix matches any."""
     digits = prefix.removeprefix("sha256:")
     return not prefix or (len(digits) >= FEWEST_DIGITS and digest.removeprefix("sha256:").startswith(digits))
 

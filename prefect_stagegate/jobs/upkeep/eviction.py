@@ -15,7 +15,7 @@ from prefect_stagegate.cache.space import LARGER, Available, Space, SpaceRules, 
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.catalog.version_records import has_version
 from prefect_stagegate.doors import why_gone
-from prefect_stagegate.errors import CacheError, NoSpace, StagegateError
+from prefect_stagegate.errors import CacheError, NoSpace
 from prefect_stagegate.jobs.staging.origins import can_be_fetched
 from prefect_stagegate.model import Action, Entry, PlannedObject
 from prefect_stagegate.transport.transfer.job import FetchJob, SourceGroup
@@ -113,15 +113,10 @@ def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, av
 
 
 def _may_go(workspace: Workspace, dataset: str, digest: str) -> bool:
-    """Whether a version that nothing needs here can be fetched again, or was removed from the catalog on purpose."""
-    if can_be_fetched(workspace, dataset, digest):
-        return True
-    try:
-        return not has_version(workspace.catalog, dataset, digest) and bool(
-            why_gone(workspace.catalog, dataset, digest)
-        )
-    except StagegateError:
-        return False  # the catalog does not answer
+    """Whether a version that nothing needs here can be fetched again, or expired in the catalog."""
+    catalog = workspace.catalog
+    is_gone = not has_version(catalog, dataset, digest) and why_gone(catalog, dataset, digest)
+    return bool(is_gone) or can_be_fetched(workspace, dataset, digest)
 
 
 def _outlook(evictable: Collected, collectable: Collected) -> str:

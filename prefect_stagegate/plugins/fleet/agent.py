@@ -1,7 +1,4 @@
-"""The node's agent: keeps this node's copies of versions current, and its record in the catalog young.
-
-Between fetches it does what plugins have to do on a node; see `Plugin.upkeep`.
-"""
+"""The node's agent: keeps this node's copies of versions current, and its record in the catalog young."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from prefect_stagegate.doors import hidden_names, keep_up
+from prefect_stagegate.doors import hidden_names, load, plugins
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.jobs.address import resolve_for_node
 from prefect_stagegate.jobs.runner import copied_digest
@@ -62,8 +59,8 @@ def run_agent(
     pause = record_timeout(workspace.settings) / HEARTBEATS
     wanted = tuple(addresses)
     if once:
-        well = _round(workspace, wanted, report, cancel)
-        return _publish(workspace, report, published) and well
+        fetched = reconcile(workspace, wanted, report, cancel)
+        return _publish(workspace, report, published) and fetched
     changed = threading.Event()
 
     def report_change(line: str) -> None:
@@ -78,25 +75,13 @@ def run_agent(
                 return written
 
 
-def _round(workspace: Workspace, addresses: tuple[Address, ...], report: Report, cancel: threading.Event) -> bool:
-    """Do what plugins have to do on this node, and fetch what it should hold. Returns whether all of it was done."""
-    kept_up = True
-    try:
-        for line in keep_up(workspace):
-            report(line)
-    except StagegateError as error:
-        kept_up = False
-        report(f"The node could not do all that it has to: {error}")
-    return reconcile(workspace, addresses, report, cancel) and kept_up
-
-
 def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Report, cancel: threading.Event) -> bool:
-    """Fetch what the addresses name in the catalog now, and move the node's copies of their refs.
+    """Fetch what the addresses name in the catalog now, move the node's copies of their refs, and do its upkeep.
 
     What listings hide is not followed, and the copy stays as it is.
 
     Returns:
-        Whether all others are current.
+        Whether all others are current, and nothing failed.
     """
     try:
         current, wanted = True, followed(workspace, addresses)
@@ -117,6 +102,12 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
         else:
             if version.bytes_fetched or (address.ref and before != version.digest):
                 report(f"{address} is {version.digest}: fetched {bytes_text(version.bytes_fetched)}")
+    try:
+        for line in (line for plugin in plugins() if plugin.upkeep for line in load(plugin.upkeep)(workspace)):
+            report(line)
+    except StagegateError as error:
+        current = False
+        report(f"The node could not do all that it has to: {error}")
     return current
 
 
@@ -142,7 +133,7 @@ def _reconciling(
     def loop() -> None:
         while not cancel.is_set():
             try:
-                _round(workspace, addresses, report, cancel)
+                reconcile(workspace, addresses, report, cancel)
             except Exception as error:  # noqa: BLE001 - its record would stay young on a node that fetches nothing
                 report(f"A round failed: {redact(f'{type(error).__name__}: {error}')}")
             cancel.wait(pause)

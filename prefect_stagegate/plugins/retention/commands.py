@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -26,13 +25,7 @@ from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node, erased_datasets, report_text
 from prefect_stagegate.plugins.retention.erasure import NodeErasure, glob_of, plan_erasure
-from prefect_stagegate.plugins.retention.erasure_requests import (
-    ErasureDecision,
-    ProposedErasure,
-    answer_request,
-    erase_or_ask,
-    find_request,
-)
+from prefect_stagegate.plugins.retention.erasure_requests import answer_request, erase_or_ask, find_request
 from prefect_stagegate.plugins.retention.erasure_status import NodeStanding, NodeStatus, erasure_status, refs_naming
 from prefect_stagegate.plugins.retention.expire import VersionFate
 from prefect_stagegate.plugins.retention.expire import expire as expire_versions
@@ -193,24 +186,32 @@ def erase(  # noqa: PLR0913 - options of a command
         standings = erasure_status(workspace, version.dataset, unreadable)
         print_records(standings, _show_standings, unreadable, json=json)
         return _exit_of(standings)
-    dataset, named = version.dataset, approve or decline
-    if named:
-        request, proposed = find_request(workspace, dataset, named)
-        key = signature.person_key(workspace)
-        decide = partial(answer_request, workspace, request, approved=bool(approve), reason=reason, key=key)
+    dataset, asked, request, missing = version.dataset, approve or decline, None, ""
+    if asked:
+        request, proposed = find_request(workspace, dataset, asked)
+        versions, entries = proposed.versions, proposed.entries
     else:
         digest = workspace.catalog.resolve(version) if version.ref else ""
-        planned = plan_erasure(workspace, dataset, digest, _wanted(files, listed))
-        proposed = ProposedErasure(*planned, reason)
-        decide = partial(erase_or_ask, workspace, dataset, *planned, reason)
-    decision = ErasureDecision(proposed, missing="a dry run changes nothing") if dry_run else decide()
-    reports = [] if decision.missing else [(dataset, report) for report in erase_on_node(workspace, dataset)]
-    named_by = refs_naming(workspace.catalog, dataset, proposed.versions, unreadable)
-    values = {**asdict(proposed), "named_by": named_by, "this_node": reports}
-    values |= {"request": decision.request, "missing": decision.missing}
-    print_result(values, lambda _: _show_erasure(dataset, decision, named_by, reports), json=json)
+        versions, entries = plan_erasure(workspace, dataset, digest, _wanted(files, listed))
+    if dry_run:
+        missing = "a dry run changes nothing"
+    elif request:
+        key = signature.person_key(workspace)
+        missing = answer_request(workspace, request, approved=bool(approve), reason=reason, key=key)
+    else:
+        request, missing = erase_or_ask(workspace, dataset, versions, entries, reason)
+    reports = [] if missing else [(dataset, report) for report in erase_on_node(workspace, dataset)]
+    values: dict[str, Any] = {
+        "versions": versions,
+        "entries": entries,
+        "request": request,
+        "missing": missing,
+        "this_node": reports,
+    }
+    values["named_by"] = refs_naming(workspace.catalog, dataset, versions, unreadable)
+    print_result(values, partial(_show_erasure, dataset), json=json)
     end_unreadable(unreadable.all)
-    if decision.missing and not dry_run:
+    if missing and not dry_run:
         return ExitCode.WAITING
     return ExitCode.PASS if all(report.is_proved for _, report in reports) else ExitCode.ERROR
 
@@ -227,21 +228,18 @@ def _wanted(files: tuple[str, ...], listed: Path | None) -> Callable[[str], bool
         raise UsageError(f"The paths can't be read: {error}") from error
 
 
-def _show_erasure(
-    dataset: str, decision: ErasureDecision, named_by: Sequence[str], reports: Sequence[tuple[str, NodeErasure]]
-) -> None:
-    entries, versions = decision.proposed.entries, decision.proposed.versions
+def _show_erasure(dataset: str, values: Mapping[str, Any]) -> None:
+    entries, request, missing = values["entries"], values["request"], values["missing"]
     say_first(entries, lambda entry: f"{bytes_text(entry.size):>12}  {entry.digest[:19]}  {entry.path}", every=False)
-    what = f"{count_text(len(entries), 'entry', 'entries')} of {count_text(len(versions), 'version')}"
-    say(f"{what} {'would be erased' if decision.missing else 'have to go from every node'}.")
-    state = "would no longer be" if decision.missing else "is no longer"
-    for ref in named_by:
-        say(f"{dataset}@{ref} names a version that {state} whole.")
-    if decision.request and decision.missing:
-        say(f"Not erased yet: {decision.missing}")
-        say(f"Next: stagegate erase {dataset} --approve {digest_text(decision.request.digest)}, run by an approver")
-    _show_reports(reports)
-    if not decision.missing:
+    what = f"{count_text(len(entries), 'entry', 'entries')} of {count_text(len(values['versions']), 'version')}"
+    say(f"{what} {'would be erased' if missing else 'have to go from every node'}.")
+    for ref in values["named_by"]:
+        say(f"{dataset}@{ref} names a version that {'would no longer be' if missing else 'is no longer'} whole.")
+    if request and missing:
+        say(f"Not erased yet: {missing}")
+        say(f"Next: stagegate erase {dataset} --approve {digest_text(request.digest)}, run by an approver")
+    _show_reports(values["this_node"])
+    if not missing:
         say(f"Next: stagegate erase --node, where no agent runs; then stagegate erase {dataset} --status")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefect_stagegate.catalog import Catalog
@@ -22,6 +22,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Approval, ApprovalRequest, Entry, Identity
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.retention.tombstones import require_not_condemned
 from prefect_stagegate.show.legible import short_line, time_text
@@ -36,7 +37,7 @@ class Erasure:
     """Entries whose bytes have to go from every node."""
 
     number: int
-    """From 1, in each dataset."""
+    """From 1, in each dataset; 0 for one that is only asked for."""
     versions: tuple[str, ...]
     """The versions that had them, by digest."""
     entries: tuple[Entry, ...]
@@ -52,6 +53,11 @@ class Erasure:
     def digests(self) -> frozenset[str]:
         """The digests of the blobs."""
         return frozenset(entry.digest for entry in self.entries)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` of what is erased and why, by which a request names it."""
+        return digest_of({"versions": self.versions, "entries": list(map(asdict, self.entries)), "reason": self.reason})
 
     @property
     def told(self) -> str:

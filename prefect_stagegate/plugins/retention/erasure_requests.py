@@ -8,12 +8,11 @@ A request names the digest of what it proposes. Another policy ends it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 
 from prefect_stagegate.catalog import PolicyEntry, gate_records
-from prefect_stagegate.catalog.policies import policy_log
+from prefect_stagegate.catalog.policies import adopted_as, policy_log
 from prefect_stagegate.catalog.records import corrupt
-from prefect_stagegate.clock import moment, stamp
+from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.approval_counting import (
@@ -27,10 +26,10 @@ from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER
 from prefect_stagegate.gate.records.answers import PersonKey
 from prefect_stagegate.jobs.gating.approve import build_answer
+from prefect_stagegate.jobs.gating.policy import matches
 from prefect_stagegate.jobs.review.inbox import ActionKind, PendingAction
 from prefect_stagegate.jobs.review.inbox_lines import RequestState, remaining_people
-from prefect_stagegate.model import ApprovalRequest, Entry
-from prefect_stagegate.model.canonical import digest_of
+from prefect_stagegate.model import Approval, ApprovalRequest, Entry
 from prefect_stagegate.plugins.retention.erasure import (
     ERASURES,
     Erasure,
@@ -46,58 +45,33 @@ from prefect_stagegate.workspace import Workspace
 
 TARGET = "_erasure"
 """Takes the target's place in requests to erase. No target's name begins with an underscore."""
-FEWEST_DIGITS = 12
-"""The fewest digits that abbreviate the digest of a request."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProposedErasure:
-    """What a request asks to erase."""
-
-    versions: tuple[str, ...]
-    entries: tuple[Entry, ...]
-    reason: str
-
-    @property
-    def digest(self) -> str:
-        """`sha256:<hex>`, by which the request and the answers name it."""
-        return digest_of(asdict(self))
-
-
-PROPOSED = Record("retention.proposed", ProposedErasure)
-
-
-@dataclass(frozen=True, slots=True)
-class ErasureDecision:
-    """Whether an erasure is recorded, or who has yet to agree."""
-
-    proposed: ProposedErasure
-    request: ApprovalRequest | None = None
-    """None where nobody has to agree."""
-    missing: str = ""
-    """Why it is not recorded yet; empty once it is."""
+PROPOSED = Record("retention.proposed", Erasure)
+"""What requests ask to erase, by its digest."""
 
 
 def erase_or_ask(
     workspace: Workspace, dataset: str, versions: tuple[str, ...], entries: tuple[Entry, ...], reason: str
-) -> ErasureDecision:
+) -> tuple[ApprovalRequest | None, str]:
     """Record an erasure, or where the adopted policy has a rule, a request to agree to it.
 
     What is all erased already is not recorded again. The same request again gives the one that is open.
+
+    Returns:
+        The request, and why nothing is erased yet; empty once it is.
 
     Raises:
         UsageError: There is no reason, or too few people could ever agree.
         CatalogError: The catalog can't be read or written.
     """
     require_reason(reason)
-    catalog, proposed = workspace.catalog, ProposedErasure(versions, entries, short_line(reason))
+    catalog, head = workspace.catalog, policy_log(workspace.catalog, dataset).head()
     erased = {blob for erasure in erasures_of(catalog, dataset) for blob in erasure.digests}
     if erased.issuperset(entry.digest for entry in entries):
-        return ErasureDecision(proposed)
-    head = policy_log(catalog, dataset).head()
+        return None, ""
     if head is None or erasure_rule(head.policy) is None:
         record_erasure(workspace, dataset, versions, entries, reason)
-        return ErasureDecision(proposed)
+        return None, ""
+    proposed = Erasure(0, versions, entries, short_line(reason), workspace.identity, stamp(now()))
     request = next((each for each in open_requests(workspace, head) if each.digest == proposed.digest), None)
     if request is None:
         if why := why_unanswerable(_parameters(head), head.policy.get("owners", {}), workspace.identity):
@@ -106,7 +80,7 @@ def erase_or_ask(
         catalog.create(PROPOSED, proposed, dataset, proposed.digest)
         facts = (proposed.digest, TARGET, head.digest, workspace.identity)
         request = gate_records.put_request(catalog, dataset, *facts, after=head.seq)
-    return _settled(workspace, head, request, proposed)
+    return request, _settled(workspace, head, request)
 
 
 def open_requests(workspace: Workspace, head: PolicyEntry) -> list[ApprovalRequest]:
@@ -116,59 +90,61 @@ def open_requests(workspace: Workspace, head: PolicyEntry) -> list[ApprovalReque
     return [each for each in requests if (each.after, each.policy) == (head.seq, head.digest) and each.id not in done]
 
 
-def find_request(workspace: Workspace, dataset: str, digest: str) -> tuple[ApprovalRequest, ProposedErasure]:
+def find_request(workspace: Workspace, dataset: str, digest: str) -> tuple[ApprovalRequest, Erasure]:
     """An open request by its digest, of which 12 digits are enough, and what it asks to erase.
 
     Raises:
         UsageError: No request that is open has it, or several have.
     """
-    digits, head = digest.removeprefix("sha256:").rstrip("…"), policy_log(workspace.catalog, dataset).head()
-    requests = open_requests(workspace, head) if head else []
-    matching = {each.digest: each for each in reversed(requests) if each.digest.startswith(f"sha256:{digits}")}
-    if len(digits) < FEWEST_DIGITS or len(matching) != 1:
-        known = ", ".join(digest_text(each.digest) for each in requests)
+    head = policy_log(workspace.catalog, dataset).head()
+    requests = {each.digest: each for each in reversed(open_requests(workspace, head) if head else [])}
+    matching = [request for known, request in requests.items() if matches(known, digest.rstrip("…"))]
+    if len(matching) != 1:
+        known = ", ".join(map(digest_text, requests))
         raise UsageError(
             f"No request to erase entries of {dataset} that is open has the digest {digest}",
             hint=f"Open: {known}." if known else "`stagegate erase DATASET --files GLOB --reason TEXT` records one.",
             dataset=dataset,
         )
-    (request,) = matching.values()
-    return request, _proposed(workspace, request)
+    return matching[0], _proposed(workspace, matching[0])
 
 
 def answer_request(
     workspace: Workspace, request: ApprovalRequest, *, approved: bool, reason: str, key: PersonKey | None = None
-) -> ErasureDecision:
+) -> str:
     """Agree to an open request, or decline it. The last answer that it needs records the erasure.
 
     Once enough people agreed, nothing is answered, and the erasure is recorded if a killed call did not.
 
+    Returns:
+        Why nothing is erased yet; empty once it is.
+
     Raises:
         UsageError: The answer would not count, or a refusal has no reason.
     """
-    dataset, head = request.dataset, policy_log(workspace.catalog, request.dataset).head()
+    catalog, dataset = workspace.catalog, request.dataset
+    head = adopted_as(policy_log(catalog, dataset).entries(), request.policy)
     assert head is not None  # noqa: S101 - the request is open
-    parameters, owners = _parameters(head), head.policy.get("owners", {})
-    recorded = gate_records.read_answers(workspace.catalog, request)
-    if not approved or _missing(count_answers(request, recorded, parameters, owners)):
+    recorded = gate_records.read_answers(catalog, request)
+    if not approved or _missing(_tally(head, request, recorded)):
         answer = build_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
+        parameters, owners = _parameters(head), head.policy.get("owners", {})
         if why := why_not_counted(answer, recorded, request, parameters, owners):
             who = f"{workspace.identity.name} can't answer for an erasure of {dataset}"
             raise UsageError(f"{who}: {why}", hint=who_may(parameters, owners), dataset=dataset)
-        gate_records.put_answer(workspace.catalog, request, answer)
-    return _settled(workspace, head, request, _proposed(workspace, request))
+        gate_records.put_answer(catalog, request, answer)
+    return _settled(workspace, head, request)
 
 
-def _settled(
-    workspace: Workspace, head: PolicyEntry, request: ApprovalRequest, proposed: ProposedErasure
-) -> ErasureDecision:
-    """Record the erasure once enough people agreed."""
+def _settled(workspace: Workspace, head: PolicyEntry, request: ApprovalRequest) -> str:
+    """Record the erasure once enough people agreed. Returns why it is not recorded yet."""
     answers = tuple(gate_records.read_answers(workspace.catalog, request))
-    missing = _missing(count_answers(request, answers, _parameters(head), head.policy.get("owners", {})))
-    if not missing:
-        facts = (proposed.versions, proposed.entries, proposed.reason)
-        record_erasure(workspace, head.dataset, *facts, request=request, approvals=answers)
-    return ErasureDecision(proposed, request, missing)
+    if missing := _missing(_tally(head, request, answers)):
+        return missing
+    asked = _proposed(workspace, request)
+    facts = (asked.versions, asked.entries, asked.reason)
+    record_erasure(workspace, head.dataset, *facts, request=request, approvals=answers)
+    return ""
 
 
 def is_agreed(erasure: Erasure, policies: Sequence[PolicyEntry]) -> bool:
@@ -177,41 +153,41 @@ def is_agreed(erasure: Erasure, policies: Sequence[PolicyEntry]) -> bool:
     Without signatures, times are declared, as names are.
     """
     request = erasure.request
-    at = moment(request.at if request else erasure.at)
-    # Clocks may differ: those that may have been in force.
-    since, until = stamp(at - CLOCKS_DIFFER), stamp(at + CLOCKS_DIFFER)
-    ends = [*(entry.at for entry in policies[1:]), until]
-    heads = [entry for entry, end in zip(policies, ends, strict=True) if entry.at <= until and end >= since]
     if request is None:
-        return policies[0].at >= since or any(erasure_rule(head.policy) is None for head in heads)
-    proposed = ProposedErasure(erasure.versions, erasure.entries, erasure.reason)
-    head = next((head for head in heads if (head.seq, head.digest) == (request.after, request.policy)), None)
-    if head is None or erasure_rule(head.policy) is None or request.digest != proposed.digest:
+        since = stamp(moment(erasure.at) - CLOCKS_DIFFER)
+        before = [entry for entry in policies if entry.at <= since]
+        return not before or erasure_rule(before[-1].policy) is None
+    asked = (request.after, request.policy, request.digest)
+    head = next((entry for entry in policies if asked == (entry.seq, entry.digest, erasure.digest)), None)
+    if head is None or erasure_rule(head.policy) is None:
         return False
-    return not _missing(count_answers(request, erasure.approvals, _parameters(head), head.policy.get("owners", {})))
+    return not _missing(_tally(head, request, erasure.approvals))
 
 
 def pending_erasures(workspace: Workspace, head: PolicyEntry) -> Iterator[PendingAction]:
     """What waits for somebody because of requests to erase; see `Plugin.pending`."""
-    if erasure_rule(head.policy) is None:
-        return
-    parameters, owners = _parameters(head), head.policy.get("owners", {})
-    for request in open_requests(workspace, head):
-        tally = count_answers(request, gate_records.read_answers(workspace.catalog, request), parameters, owners)
+    for request in open_requests(workspace, head) if erasure_rule(head.policy) else ():
+        tally = _tally(head, request, gate_records.read_answers(workspace.catalog, request))
         if tally.declined:
             continue  # whoever asked was told, and may ask for something else
-        proposed = _proposed(workspace, request)
+        proposed, asker = _proposed(workspace, request), request.requester.name
         what = f"{count_text(len(proposed.entries), 'entry', 'entries')}: {proposed.reason}"
-        state = RequestState(request, tally.counted, parameters.groups, tally.missing_people, "", tally.awaited)
+        groups = _parameters(head).groups
+        state = RequestState(request, tally.counted, groups, tally.missing_people, "", tally.awaited)
+        people = remaining_people(head.policy.get("owners", {}), state)
         yield PendingAction(
             ActionKind.AGREE,
-            remaining_people(owners, state) if tally.missing else (Person("whoever asked", request.requester.name),),
+            people if tally.missing else (Person("whoever asked", asker),),
             request.at,
-            f"{request.requester.name} asks to erase {what}" if tally.missing else f"Agreed to, not recorded: {what}",
+            f"{asker} asks to erase {what}" if tally.missing else f"agreed to, but not recorded: {what}",
             f"stagegate erase {request.dataset} --approve {digest_text(request.digest)}",
             request.digest,
-            excluded=request.requester.name if tally.missing else "",
+            excluded=asker if tally.missing else "",
         )
+
+
+def _tally(head: PolicyEntry, request: ApprovalRequest, answers: Sequence[Approval]) -> AnswerTally:
+    return count_answers(request, answers, _parameters(head), head.policy.get("owners", {}))
 
 
 def _missing(tally: AnswerTally) -> str:
@@ -225,7 +201,7 @@ def _parameters(head: PolicyEntry) -> ApprovalParameters:
     return ApprovalParameters.model_validate(erasure_rule(head.policy))
 
 
-def _proposed(workspace: Workspace, request: ApprovalRequest) -> ProposedErasure:
+def _proposed(workspace: Workspace, request: ApprovalRequest) -> Erasure:
     proposed = workspace.catalog.require(PROPOSED, request.dataset, request.digest)
     if proposed.digest != request.digest:
         raise corrupt(PROPOSED.path(request.dataset, request.digest), "proposes something else")

@@ -43,14 +43,14 @@ class Asking(Scenario):
     def ask(self) -> str:
         """Ask to erase the file; gives the digest of the request."""
         planned = plan_erasure(self.node(), "things", "", glob_of(("ada.csv",), ()))
-        request = erase_or_ask(self.node(), "things", *planned, "consent withdrawn").request
+        request, _ = erase_or_ask(self.node(), "things", *planned, "consent withdrawn")
         assert request
         return request.digest
 
     def answer(self, who: Identity, *, approved: bool = True, key: Any = None) -> str:
         """Answer the open request; gives what is missing then."""
         request, _ = find_request(self.node(), "things", self.ask())
-        return answer_request(self.node(who), request, approved=approved, reason="seen", key=key).missing
+        return answer_request(self.node(who), request, approved=approved, reason="seen", key=key)
 
     def is_here(self) -> bool:
         """Whether this node has the bytes."""
