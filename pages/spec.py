@@ -181,7 +181,7 @@ SECTIONS = (
         has_example=False,
     ),
     Section("policy", PolicySpec, ("policy",), ""),
-    Section("policy: change, overrides", RuleSpec, ("policy", "change"), "", has_example=False),
+    Section("policy: change, erasure, overrides", RuleSpec, ("policy", "change"), "", has_example=False),
     Section(
         "retain",
         RetainSpec,

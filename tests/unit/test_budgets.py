@@ -18,8 +18,8 @@ import prefect_stagegate
 from prefect_stagegate.catalog import Catalog
 
 ROOT = Path(prefect_stagegate.__file__).parent.parent
-ENTERED = {"files": 76, "functions": 634, "depth": 16}
-"""By `stagegate stage` of three local files."""
+ENTERED = {"files": 77, "functions": 638, "depth": 16}
+"""By `stagegate stage` of three local files. One is the guard that refuses what was erased."""
 LOADED = 153
 """Modules that the import of one task loads. 24 declare plugins: one of them sets up tracing before the first run. Two
 have the order in which an arriving version is fetched, and four the keys that plugins add to specs."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.catalog.version_records import version_digests
 from prefect_stagegate.errors import GateFailed, UnknownRef
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address
@@ -16,6 +15,7 @@ from prefect_stagegate.plugins.retention.erasure_status import NodeStanding, era
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.plugins.retention.keeping import Keeping
+from tests.support.versions import version_digests
 
 
 @pytest.fixture
