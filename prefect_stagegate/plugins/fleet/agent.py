@@ -106,8 +106,8 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
         for line in (line for plugin in plugins() if plugin.upkeep for line in load(plugin.upkeep)(workspace)):
             report(line)
     except StagegateError as error:
-        current = False
         report(f"The node could not do all that it has to: {error}")
+        return False
     return current
 
 
