@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -146,7 +146,7 @@ def read_proposal(catalog: Catalog, dataset: str, digest: str) -> dict[str, Any]
     return policy
 
 
-def put_request(
+def put_request(  # noqa: PLR0913 - one parameter a field
     catalog: Catalog,
     dataset: str,
     digest: str,
@@ -156,13 +156,19 @@ def put_request(
     *,
     after: int | None = None,
     shown: Mapping[str, str] | None = None,
+    sign: Callable[[ApprovalRequest], Mapping[str, Any]] | None = None,
 ) -> ApprovalRequest:
-    """Record a request to promote a version; answers are stored under its id, and bound to what was `shown`."""
+    """Record a request to promote a version; answers are stored under its id, and bound to what was `shown`.
+
+    `sign` gives its envelope.
+    """
     # Ids sort by time: `20260301T030000.000000Z-1f3a…`.
     request_id = f"{now():{REQUEST_TIME}}-" + uuid.uuid4().hex[:12]
     request = ApprovalRequest(
         request_id, dataset, digest, target, policy, requester, stamp(now()), after, catalog.id, shown or {}
     )
+    if sign:
+        request = replace(request, envelope=sign(request))
     catalog.create(_REQUESTS, request, *_key(request), "request")
     return request
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from prefect_stagegate.gate.approval_counting import ANYBODY, answer_proof, count_answers, why_unanswerable
+from prefect_stagegate.gate.approval_counting import (
+    ANYBODY,
+    answer_proof,
+    count_answers,
+    people_needed,
+    requester_of,
+    why_unanswerable,
+)
 from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParameters
 from prefect_stagegate.gate.base import CheckResult, one_finding
 from prefect_stagegate.gate.check_context import Binding, CheckContext
@@ -40,7 +47,8 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     not the requester. `count` (1) who agree pass, with all of `required` among them; one who declines fails, and until
     then it waits. With `signed`, only answers count that are signed with the person's key under `keys` or
     `allowed_signers`, and each key counts for one person. With `proof`, only answers count whose name is known at least
-    so well: `signature` as with `signed`, and `login` where a server under `logins` signed for a login.
+    so well: `signature` as with `signed`, and `login` where a server under `logins` signed for a login. Where whoever
+    asked is known less well, they may be one of those who agree, so `count` is one more.
     """
     owners = context.spec.owners
     if problem := _unanswerable(context, parameters):
@@ -49,14 +57,16 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     # Answers to a request for another version, target or policy say nothing about this one.
     if request is not None and (request.digest, request.target, request.policy) != about:
         request = None
+    requester = requester_of(request, parameters) if request else None
     tally = count_answers(request, context.approvals, parameters, owners)
     ignored = tuple(
         Finding(str(reply.approver), f"the answer does not count: {why}", "", Outcome.WARN)
         for reply, why in tally.ignored
     )
     measured = {
-        "count": parameters.count,
+        "count": people_needed(parameters, requester)[0],
         "answers": [_answer(reply, request, parameters) for reply in tally.counted],
+        **({"requester": {"name": requester.name, "known_by": requester.source}} if requester else {}),
         **({"shown": request.shown, "whom": parameters.groups or (ANYBODY,)} if request and request.shown else {}),
     }
     # One who declines outweighs any number who agree.
@@ -83,14 +93,15 @@ def _answer(reply: Approval, request: ApprovalRequest | None, parameters: Approv
 
 def _unanswerable(context: CheckContext, parameters: ApprovalParameters) -> CheckResult | None:
     """The failure of an approval that too few people could ever give."""
-    problem = why_unanswerable(parameters, context.spec.owners, context.asker)
+    requester = requester_of(context.request, parameters) if context.request else context.workspace.identity
+    problem = why_unanswerable(parameters, context.spec.owners, requester)
     if not problem:
         return None
     key = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
     also = " Each of them also needs a key under `keys` of approval." if parameters.keys and parameters.groups else ""
     fix = f"Add people under {key} in the spec; the requester, {context.asker.name}, does not count.{also}"
     if person_key(context.asker.name) in map(person_key, parameters.required):
-        fix = f"Somebody else than {context.asker.name} has to ask for it: `stagegate check` as another person."
+        fix = f"Somebody else than {context.asker.name} has to ask for it, by `stagegate check`."
     return one_finding(Outcome.FAIL, "owners", problem, fix, {"count": parameters.count})
 
 

@@ -124,7 +124,7 @@ def _print_validation(validation: Validation) -> None:
                 say_line(f"        {finding.fix}")
 
 
-def check(
+def check(  # noqa: PLR0913 - one parameter a flag
     what: VersionOrSpec,
     /,
     *,
@@ -132,6 +132,7 @@ def check(
     spec: SpecFile = None,
     plan: Annotated[bool, Parameter(negative="", help="Show which checks would run and why; run none.")] = False,
     files: ReportFiles = ReportFiles(),
+    signature: Signature = Signature(),
     json: Json = False,
     places: Places = Places(),
     display: Display = Display(),
@@ -142,7 +143,8 @@ def check(
     recorded, and nothing of it counts.
 
     Evidence that still holds is used again; `--plan` tells which, and how long the rest took last time. Exits with 0
-    when the gate accepts, 1 when it refuses, 3 when it can't tell, 4 when only an approval is missing.
+    when the gate accepts, 1 when it refuses, 3 when it can't tell, 4 when only an approval is missing. A key proves who
+    asks for the approval.
 
     For example:
 
@@ -177,7 +179,10 @@ def check(
         return ExitCode.PASS
     with shown_work(f"check {what}", display.progress_form(json=json)) as progress:
         tell = None if display.quiet else announce
-        decision = checking.check_version(workspace, version, resolved_gate, announce=tell, progress=progress)
+        asked_by = signature.person_key(workspace)
+        decision = checking.check_version(
+            workspace, version, resolved_gate, announce=tell, progress=progress, asked_by=asked_by
+        )
     report = report_of(workspace, decision, version.spec if version.is_trial else None)
     if json or not display.quiet:
         print_report(report, json=json)

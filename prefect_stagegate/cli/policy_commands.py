@@ -12,7 +12,16 @@ from cyclopts import Parameter
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.cli.flags import Display, Json, Places, Signature
-from prefect_stagegate.cli.printing import ANYBODY, print_changes, print_json, print_result, say, say_line, say_lines
+from prefect_stagegate.cli.printing import (
+    ANYBODY,
+    print_changes,
+    print_json,
+    print_result,
+    say,
+    say_line,
+    say_lines,
+    values_of,
+)
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.jobs.gating import policy as job
 from prefect_stagegate.jobs.gating.consent import rule_of
@@ -48,7 +57,7 @@ def policy_show(dataset: str, /, *, json: Json = False, places: Places = Places(
         )
     requests = job.open_requests(workspace, dataset)
     if json:
-        print_json(asdict(adoption) | {"digest": adoption.digest, "requests": requests})
+        print_json(values_of(adoption) | {"digest": adoption.digest, "requests": requests})
         return
     from prefect_stagegate.spec.yamltree import yaml_text
 
@@ -83,12 +92,20 @@ def _print_difference(changes: Sequence[PolicyChange]) -> None:
         say("The spec has the adopted policy.")
 
 
-def policy_adopt(spec: Path, /, *, reason: Reason, json: Json = False, places: Places = Places()) -> ExitCode:
+def policy_adopt(
+    spec: Path,
+    /,
+    *,
+    reason: Reason,
+    signature: Signature = Signature(),
+    json: Json = False,
+    places: Places = Places(),
+) -> ExitCode:
     """Adopt a spec's policy for its dataset, or ask those who must agree to it.
 
     The adopted policy's rule says who must agree, also to the end of that rule; without a rule, nobody must.
 
-    Exits with 4 while somebody must agree; the same command adopts the policy once they did.
+    Exits with 4 while somebody must agree; the same command adopts the policy once they did. A key proves who asks.
 
     For example:
 
@@ -99,7 +116,8 @@ def policy_adopt(spec: Path, /, *, reason: Reason, json: Json = False, places: P
     spec
         A spec.
     """
-    adoption = job.adopt(places.workspace(), spec, reason=reason)
+    workspace = places.workspace()
+    adoption = job.adopt(workspace, spec, reason=reason, key=signature.person_key(workspace))
     print_result(adoption, _print_adoption, json=json)
     return ExitCode.WAITING if adoption.missing else ExitCode.PASS
 
@@ -191,7 +209,7 @@ def policy_history(
         policy_log(workspace.catalog, dataset).forget()
     adoptions = job.adoptions(workspace, dataset)
     if json:
-        print_json([asdict(entry) | {"digest": entry.digest, "changes": changes} for entry, changes in adoptions])
+        print_json([values_of(entry) | {"digest": entry.digest, "changes": changes} for entry, changes in adoptions])
         return
     for entry, changes in adoptions:
         say_lines(policy_lines(entry, changes))

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -98,6 +98,11 @@ def _json(value: Any) -> bytes:
             return document
         value = orjson.loads(document)
     return OUTPUT.text(value).replace("\x7f", "\\u007f").encode()
+
+
+def values_of(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass, for JSON with others. `asdict` would write optional ones of its parts, too."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def print_json(value: Any) -> None:

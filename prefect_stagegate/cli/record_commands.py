@@ -15,7 +15,15 @@ from cyclopts import Parameter
 from prefect_stagegate.catalog import PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.catalog.environments import whole_statement
 from prefect_stagegate.cli.flags import Json, Places, ReportFiles, VersionName
-from prefect_stagegate.cli.printing import print_records, print_result, say, say_line, say_lines, write_output
+from prefect_stagegate.cli.printing import (
+    print_records,
+    print_result,
+    say,
+    say_line,
+    say_lines,
+    values_of,
+    write_output,
+)
 from prefect_stagegate.errors import CorruptRecord, ExitCode, UsageError
 from prefect_stagegate.gate.approval_counting import counted_answers
 from prefect_stagegate.gate.records.attest import approvals_of, decision_of
@@ -81,7 +89,7 @@ def history(
         records = records if full else list(map(_without_distributions, records))
         records += [asdict(revocation) | {"action": "revoke"} for revocation in revocations]
         records += [asdict(refusal) | {"action": "refuse"} for refusal in refusals]
-        records += [asdict(entry) | {"action": "adopt", "changes": changes} for entry, changes in policies]
+        records += [values_of(entry) | {"action": "adopt", "changes": changes} for entry, changes in policies]
     records.sort(key=lambda record: record["at"])
     lines = _ledger_lines(moves, revocations, refusals, policies, is_policy_folded=not policy)
     print_records(records, lambda _: say_lines(lines), unreadable, json=json)

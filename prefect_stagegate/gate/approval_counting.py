@@ -10,7 +10,14 @@ from typing import Any
 
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.gate.check_context import addresses_of
-from prefect_stagegate.gate.records.answers import AnswerProof, LoginClaims, SignedAct, answer_act, prove_act
+from prefect_stagegate.gate.records.answers import (
+    AnswerProof,
+    LoginClaims,
+    SignedAct,
+    answer_act,
+    prove_act,
+    request_act,
+)
 from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Identity, is_proof_enough, person_key
 from prefect_stagegate.units import count_text, digest_text, listed
 
@@ -50,13 +57,15 @@ def count_answers(
         MissingExtra: What verifies their signatures is not installed.
     """
     valid, ignored = _valid_answers(request, replies, parameters, owners) if request else ([], [])
+    requester = requester_of(request, parameters) if request else None
+    count, why = people_needed(parameters, requester)
     agreed = tuple(reply for reply in valid if reply.approved)
     names = {person_key(reply.approver.name) for reply in agreed}
     awaited = tuple(name for name in parameters.required if person_key(name) not in names)
     missing = ""
-    if len(agreed) < parameters.count:
+    if len(agreed) < count:
         groups = listed(parameters.groups or (ANYBODY,))
-        missing = f"{len(agreed)} of {count_text(parameters.count, 'approval')} by {groups}"
+        missing = f"{len(agreed)} of {count_text(count, 'approval')} by {groups}{why}"
     if awaited:
         missing = f"{missing}{', ' if missing else ''}{listed(awaited)} must agree"
     return AnswerTally(
@@ -64,9 +73,25 @@ def count_answers(
         declined=tuple(reply for reply in valid if not reply.approved),
         ignored=tuple(ignored),
         missing=missing,
-        missing_people=max(parameters.count - len(agreed), len(awaited)),
+        missing_people=max(count - len(agreed), len(awaited)),
         awaited=awaited,
     )
+
+
+def requester_of(request: ApprovalRequest, parameters: ApprovalParameters) -> Identity:
+    """Who made a request, as far as it is known: a source that the record only claims is `declared`."""
+    return Identity(request.requester.name, prove_act(request_act(request), parameters).known_by)
+
+
+def people_needed(parameters: ApprovalParameters, requester: Identity | None) -> tuple[int, str]:
+    """How many people must agree, and why that is one more than the gate says; empty when it is not.
+
+    Whoever asked can't agree. Where they are known less well than those who agree, one of these may be them.
+    """
+    if requester is None or is_proof_enough(requester.source, parameters.asked_proof):
+        return parameters.count, ""
+    count = parameters.count + 1
+    return count, f"; who asked ({requester.name}, {requester.source}) may be one of them, so {count} people must agree"
 
 
 def _valid_answers(
@@ -75,19 +100,21 @@ def _valid_answers(
     """The last answers that count, and those that don't, each with the reason."""
     valid, ignored = [], []
     signed_by: dict[str, str] = {}
+    if request.envelope and (holder := prove_act(request_act(request), parameters).holder):
+        signed_by[holder] = f"the request of {request.requester.name}"
     # Those who decline come first: nobody hides their answer behind another by the same key or login.
     for reply in sorted(last_answers(request, replies, parameters).values(), key=lambda reply: reply.approved):
         why = why_answer_is_void(reply, request, parameters, owners)
         is_proved = parameters.proof != "declared" and not why
         holder = answer_proof(reply, request, parameters).holder if is_proved else ""
         if holder in signed_by:
-            why = f"it is signed with the same key, or by the same login, as the answer of {signed_by[holder]}"
+            why = f"it is signed with the same key, or by the same login, as {signed_by[holder]}"
         if why:
             ignored.append((reply, why))
             continue
         valid.append(reply)
         if holder:
-            signed_by[holder] = reply.approver.name
+            signed_by[holder] = f"the answer of {reply.approver.name}"
     return valid, ignored
 
 
@@ -182,8 +209,10 @@ def why_unanswerable(
 ) -> str:
     """Why too few people could ever agree to a request; empty when enough could.
 
-    Without a requester, the answer holds for requests of people who could not agree anyway.
+    Without a requester, the answer holds for requests of people who could not agree anyway. Its source is taken as it
+    is: as `requester_of` gives it, or as it will be proved.
     """
+    count, asked_by = people_needed(parameters, requester)
     people = _asked_people(parameters, owners)
     asker = person_key(requester.name) if requester else ""
     # Who is in a provider's groups is known once they log in.
@@ -194,13 +223,13 @@ def why_unanswerable(
         if not (people is None or by_login or person_key(name) in people):
             return f"{name} must agree, and is none of those who may answer"
     keys = parameters.signing_keys() if parameters.signed else None
-    if keys is not None and len(keys) < parameters.count:
-        return f"{count_text(parameters.count, 'approval')} needed, each by another key; keys: {len(keys)}"
-    if people is None or by_login or len(people - {asker}) >= parameters.count:
+    if keys is not None and len(keys) < count:
+        return f"{count_text(count, 'approval')} needed, each by another key; keys: {len(keys)}{asked_by}"
+    if people is None or by_login or len(people - {asker}) >= count:
         return ""
     groups = listed(parameters.groups or ["those with keys"])
     may = len(people - {asker})
-    return f"{count_text(parameters.count, 'approval')} needed from {groups}; people who may answer: {may}"
+    return f"{count_text(count, 'approval')} needed from {groups}; people who may answer: {may}{asked_by}"
 
 
 def last_answers(

@@ -65,7 +65,7 @@ class ApprovalParameters(Parameters):
         default="declared",
         alias="proof",
         description="How the name of whoever answers must be known, at least: `declared`, `os-user`, `prefect-form`, "
-        "`prefect-actor`, `login` or `signature`.",
+        "`prefect-actor`, `login` or `signature`. Where who asked is known less well, one more person must agree.",
         examples=["os-user"],
     )
     logins: LoginParameters = Field(

@@ -49,7 +49,7 @@ class Identity:
         return f"{self.name} ({self.source})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, see `__post_init__`
 class ApprovalRequest:
     """A recorded request to promote a version, which waits for approval."""
 
@@ -70,11 +70,20 @@ class ApprovalRequest:
     shown: Mapping[str, str] = field(default_factory=dict)
     """What was shown to those who answer: the outcome of each blocking check, or the id of its waiver. Empty for a
     policy's request, and in records of earlier releases."""
+    envelope: Mapping[str, Any] | None = None
+    """The signature of whoever asked, as in `Approval`; None if unsigned."""
+
+    def __post_init__(self) -> None:
+        if not self.envelope:
+            # Then records and documents are as those of earlier releases: they have what is in `__dict__`.
+            vars(self).pop("envelope", None)
 
     def signed(self) -> dict[str, Any]:
         """The fields that answers are bound to, without those that the record's release did not know."""
         later = ("catalog", "shown")
-        return {name: value for name, value in asdict(self).items() if value or name not in later}
+        return {
+            name: value for name, value in asdict(self).items() if name != "envelope" and (value or name not in later)
+        }
 
     def is_of(self, catalog: str) -> bool:
         """Whether it was made in the catalog of this id; those of earlier releases don't say."""

@@ -1,6 +1,7 @@
 """Whatever is done in whatever order, by whomever, by whichever clock: no target moves but to what its gate accepted.
 
-The machine stages, adopts, tries, checks, approves, declines, waives, promotes, rolls back and reinstates. After each
+The machine stages, adopts, tries, checks, approves, declines, waives, promotes, rolls back and reinstates, as people
+whose names are known in one way or another, and forges answers. After each
 move of a target it asks an oracle of its own, which reads the raw records and the model's idea of the adopted policy,
 and none of the code that decides.
 
@@ -13,6 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 from prefect_stagegate import clock
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
-from prefect_stagegate.catalog.gate_records import read_answers, read_requests, read_waivers
+from prefect_stagegate.catalog.gate_records import put_answer, read_answers, read_requests, read_waivers
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.gate.records.answers import ServerLogin
+from prefect_stagegate.gate.records.signing import SigningKey
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET
@@ -36,7 +41,7 @@ from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.gating.waive import waive
 from prefect_stagegate.jobs.open_workspace import open_workspace
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.model import Address, ApprovalRequest, Identity
+from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity, Waiver
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.workspace import Workspace
 from tests.support.versions import policy_log
@@ -61,6 +66,10 @@ TWO = STRICT | {
     "production": {"extends": "pilot", "require": [{"approval": {"count": 2, "from": ["infra", "governance"]}}]}
 }
 LAX = {"pilot": {"require": ["owner"]}, "production": {"extends": "pilot", "require": ["owner"]}}
+SERVER, OTHER_SERVER = (SigningKey(CryptoSigner.generate_ed25519()) for _ in range(2))
+"""The one whose logins count, and one whose logins don't."""
+EITHER = {"count": 1, "from": ["infra", "governance"]}
+KNOWN, LOGGED_IN = EITHER | {"proof": "os-user"}, EITHER | {"proof": "login", "logins": {"keys": [SERVER.public]}}
 POLICIES: tuple[Mapping[str, Any], ...] = (
     {"gates": STRICT, "owners": OWNERS, "policy": RULE},
     {"gates": TWO, "owners": OWNERS, "policy": RULE},
@@ -68,20 +77,52 @@ POLICIES: tuple[Mapping[str, Any], ...] = (
     {"gates": LAX, "owners": OWNERS},
     {"gates": STRICT, "owners": GRASPING},
     {"gates": STRICT, "owners": GRASPING, "policy": RULE},
+    *(
+        {
+            "gates": STRICT | {"production": {"extends": "pilot", "require": [{"approval": rule}]}},
+            "owners": OWNERS,
+            "policy": {"change": {"approval": rule}},
+        }
+        for rule in (KNOWN, LOGGED_IN)
+    ),
 )
 """Those without `policy` let anybody adopt the next one."""
 
+PROOFS = ("declared", "os-user", "prefect-form", "prefect-actor", "login", "signature")
+"""The weakest first."""
+SERVERS = {"by login": SERVER, "by another login": OTHER_SERVER}
 people, targets, versions, policies = (
-    st.sampled_from(PEOPLE),
+    st.tuples(st.sampled_from(PEOPLE), st.sampled_from([*PROOFS[:5], *SERVERS])),
     st.sampled_from(TARGETS),
     st.integers(0, len(CONTENTS) - 1),
     st.integers(0, len(POLICIES) - 1),
 )
 
 
+Who = tuple[str, Any]
+"""A name and how it is known, or by which server's login."""
+
+
 def person(name: str) -> str:
     """Who a name is."""
     return name.strip().casefold()
+
+
+ORACLE: Who = ("oracle", "declared")
+READER: Who = ("reader", "declared")
+WEB_SERVER: Who = ("www", "os-user")
+
+
+def name_of(record: Any) -> Identity:
+    """Whose record it is."""
+    name: Identity = record.requester if isinstance(record, ApprovalRequest) else record.approver
+    return name
+
+
+def act_of(record: Any) -> tuple[Any, ...]:
+    """What a signature is about."""
+    place = (record.id,) if isinstance(record, (ApprovalRequest, Waiver)) else (record.request, record.approved)
+    return (type(record).__name__, *place, name_of(record).name, getattr(record, "reason", ""), record.at)
 
 
 class Gates(RuleBasedStateMachine):
@@ -103,6 +144,8 @@ class Gates(RuleBasedStateMachine):
         """Entries of each target's log that were judged."""
         self.checked: dict[tuple[str, str], int] = {}
         """How long the target's log was when its gate accepted the version last."""
+        self.by_login: set[tuple[Any, ...]] = set()
+        """What people did by logins that count."""
         self.patch = pytest.MonkeyPatch()
 
     def teardown(self) -> None:
@@ -111,12 +154,31 @@ class Gates(RuleBasedStateMachine):
 
     # ── what the machine works with ─────────────────────────────────────────────────────────────────────────────
 
-    def node(self, name: str) -> Workspace:
-        return open_workspace(self.root / "cache", self.root / "catalog", identity=Identity(name, "declared"))
+    def node(self, who: Who) -> Workspace:
+        name, source = who if who[1] not in SERVERS else WEB_SERVER
+        return open_workspace(self.root / "cache", self.root / "catalog", identity=Identity(name, source))
+
+    def key(self, who: Who) -> ServerLogin | None:
+        """A login at a server, one subject a person."""
+        name, source = who
+        login = ("https://login.example.org", person(name), "2026-03-01T03:30:00.000000Z")
+        return ServerLogin(SERVERS[source], name, *login) if source in SERVERS else None
+
+    def note(self, who: Who, record: Any) -> None:
+        """Remember what somebody did by a login that counts."""
+        if record is not None and who[1] == "by login":
+            self.by_login.add(act_of(record))
+
+    def known_by(self, record: Any) -> int:
+        """The rank of how a record's name is known."""
+        if act_of(record) in self.by_login:
+            return PROOFS.index("login")
+        rank = PROOFS.index(name_of(record).source)
+        return rank if rank <= PROOFS.index("prefect-form") else 0
 
     @property
     def catalog(self) -> Catalog:
-        return self.node("oracle").catalog
+        return self.node(ORACLE).catalog
 
     def spec(self, policy: int, license_name: str = LICENSES[0]) -> Spec:
         whole = {
@@ -144,10 +206,10 @@ class Gates(RuleBasedStateMachine):
 
     @initialize(policy=policies)
     def first(self, policy: int) -> None:
-        self.stage(version=0, policy=policy, license_name=LICENSES[0], who="ada")
+        self.stage(version=0, policy=policy, license_name=LICENSES[0], who=("ada", "declared"))
 
     @rule(version=versions, policy=policies, license_name=st.sampled_from(LICENSES), who=people)
-    def stage(self, version: int, policy: int, license_name: str, who: str) -> None:
+    def stage(self, version: int, policy: int, license_name: str, who: Who) -> None:
         (self.root / "nas/data.csv").write_text(CONTENTS[version])
         digest = stage(self.node(who), self.spec(policy, license_name)).digest
         self.digests[version], self.licenses[digest] = digest, license_name
@@ -159,23 +221,28 @@ class Gates(RuleBasedStateMachine):
         self.judge_moves()
 
     @rule(policy=policies, who=people)
-    def adopt(self, policy: int, who: str) -> None:
+    def adopt(self, policy: int, who: Who) -> None:
         before = policy_log(self.catalog, "things").head()
         assert before is not None
-        self.attempt(lambda: adopt(self.node(who), self.spec(policy), reason="why not"))
+        self.attempt(lambda: adopt(self.node(who), self.spec(policy), reason="why not", key=self.key(who)))
+        self.note_requests(who, POLICY_TARGET)
         after = policy_log(self.catalog, "things").entries()
         if len(after) > self.adoptions:
             self.require_agreed(before.policy, after[-1].request)
             self.adopted, self.adoptions, self.is_draft = policy, len(after), False
 
     @rule(who=people, approved=st.booleans())
-    def answer_policy(self, who: str, approved: bool) -> None:
+    def answer_policy(self, who: Who, approved: bool) -> None:
         proposed = [request.digest for request in read_requests(self.catalog, "things", POLICY_TARGET)][-1:]
         digest = "".join(proposed)
-        self.attempt(lambda: answer_request(self.node(who), "things", approved=approved, reason="so", digest=digest))
+        key = self.key(who)
+        done: Any = self.attempt(
+            lambda: answer_request(self.node(who), "things", approved=approved, reason="so", digest=digest, key=key)
+        )
+        self.note(who, done and done[1])
 
     @rule(version=versions, gate=targets, policy=policies, who=people, by_flag=st.booleans())
-    def trial(self, version: int, gate: str, policy: int, who: str, by_flag: bool) -> None:
+    def trial(self, version: int, gate: str, policy: int, who: Who, by_flag: bool) -> None:
         """Under a spec of one's own: it leaves no trace."""
         if POLICIES[policy] == POLICIES[self.adopted] and not by_flag:
             return
@@ -186,29 +253,50 @@ class Gates(RuleBasedStateMachine):
         assert self.files() == before
 
     @rule(version=versions, gate=targets, who=people)
-    def check(self, version: int, gate: str, who: str) -> None:
+    def check(self, version: int, gate: str, who: Who) -> None:
         length = len(self.catalog.history("things", gate))
-        decision: Any = self.attempt(lambda: check(self.node(who), self.address(version), gate))
+        decision: Any = self.attempt(lambda: check(self.node(who), self.address(version), gate, asked_by=self.key(who)))
+        self.note_requests(who, gate)
         if decision is not None and decision.accepted:
             self.checked[gate, decision.digest] = length
 
     @rule(version=versions, gate=targets, who=people, approved=st.booleans())
-    def approve(self, version: int, gate: str, who: str, approved: bool) -> None:
-        self.attempt(lambda: approve(self.node(who), self.address(version), gate, approved=approved, reason="because"))
+    def approve(self, version: int, gate: str, who: Who, approved: bool) -> None:
+        key, address = self.key(who), self.address(version)
+        self.note(
+            who,
+            self.attempt(lambda: approve(self.node(who), address, gate, approved=approved, reason="because", key=key)),
+        )
+
+    @rule(gate=st.sampled_from([*TARGETS, POLICY_TARGET]), name=st.sampled_from(PEOPLE), source=st.sampled_from(PROOFS))
+    def forge(self, gate: str, name: str, source: Any) -> None:
+        """Write an answer past everybody, with the signature of another."""
+        for request in read_requests(self.catalog, "things", gate)[-1:]:
+            envelopes: list[Any] = [reply.envelope for reply in read_answers(self.catalog, request)]
+            reply = Approval(
+                request.id, Identity(name, source), approved=True, reason="forged", at=clock.stamp(clock.now())
+            )
+            put_answer(self.catalog, request, replace(reply, envelope=[{}, *envelopes][-1]))
 
     @rule(version=versions, gate=targets, who=people, name=st.sampled_from(["license", "approval"]))
-    def waive(self, version: int, gate: str, who: str, name: str) -> None:
+    def waive(self, version: int, gate: str, who: Who, name: str) -> None:
         until = clock.now() + timedelta(days=2)
-        self.attempt(lambda: waive(self.node(who), self.address(version), gate, name, reason="because", until=until))
+        key, address = self.key(who), self.address(version)
+        self.note(
+            who,
+            self.attempt(lambda: waive(self.node(who), address, gate, name, reason="because", until=until, key=key)),
+        )
 
     @rule(version=versions, gate=targets, who=people, reinstate=st.booleans())
-    def promote(self, version: int, gate: str, who: str, reinstate: bool) -> None:
+    def promote(self, version: int, gate: str, who: Who, reinstate: bool) -> None:
         moved = self.attempt(lambda: promote(self.node(who), self.address(version), gate, reinstate=reinstate))
         event(f"promoted: {moved is not None}")
 
     @rule(gate=targets, who=people)
-    def rollback(self, gate: str, who: str) -> None:
-        self.attempt(lambda: rollback(self.node(who), Address("things", gate), reason="loss went up"))
+    def rollback(self, gate: str, who: Who) -> None:
+        self.attempt(
+            lambda: rollback(self.node(who), Address("things", gate), reason="loss went up", key=self.key(who))
+        )
 
     @rule(minutes=st.sampled_from([-30, -2, 0, 0, 2, 30]))
     def set_clock(self, minutes: int) -> None:
@@ -227,11 +315,16 @@ class Gates(RuleBasedStateMachine):
     def read(self, gate: str) -> None:
         """A node brings what a target names, and a run requires it."""
         ref = self.catalog.ref("things", gate)
-        brought: Any = self.attempt(lambda: stage(self.node("reader"), Address("things", gate)))
+        brought: Any = self.attempt(lambda: stage(self.node(READER), Address("things", gate)))
         assert (brought and brought.digest) == (ref and ref.digest)
-        readiness: Any = self.attempt(lambda: find_ready(self.node("reader"), Address("things", gate)))
+        readiness: Any = self.attempt(lambda: find_ready(self.node(READER), Address("things", gate)))
         chosen = readiness.chosen if readiness is not None else None
         assert chosen is None or (ref and chosen.digest == ref.digest)
+
+    def note_requests(self, who: Who, target: str) -> None:
+        for request in read_requests(self.catalog, "things", target)[-1:]:
+            if person(request.requester.name) == person(who[0]) and request.envelope:
+                self.note(who, request)
 
     def address(self, version: int) -> Address:
         return Address("things", self.digests.get(version, "sha256:" + "0" * 64))
@@ -276,7 +369,13 @@ class Gates(RuleBasedStateMachine):
                 self.require_approved(requirement["approval"], policy["owners"], target, entry.digest, len(before))
 
     def waived(self, target: str, digest: str) -> bool:
-        return any(waiver.check == "license" for waiver in read_waivers(self.catalog, "things", digest, target))
+        least = next((PROOFS.index(rule.get("proof", "declared")) for rule in self.approvals(target)), 0)
+        waivers = read_waivers(self.catalog, "things", digest, target)
+        return any(waiver.check == "license" and self.known_by(waiver) >= least for waiver in waivers)
+
+    def approvals(self, target: str) -> list[Any]:
+        required = POLICIES[self.adopted]["gates"][target]["require"]
+        return [each["approval"] for each in required if isinstance(each, dict)]
 
     def require_approved(
         self, rule: Mapping[str, Any], owners: Mapping[str, str], target: str, digest: str, moves: int
@@ -292,10 +391,17 @@ class Gates(RuleBasedStateMachine):
             assert self.agreed(rule, before["owners"], request)
 
     def agreed(self, rule: Mapping[str, Any], owners: Mapping[str, str], request: ApprovalRequest) -> bool:
-        last = {person(approval.approver.name): approval.approved for approval in read_answers(self.catalog, request)}
+        least = rule.get("proof", "declared")
+        replies = [
+            reply for reply in read_answers(self.catalog, request) if self.known_by(reply) >= PROOFS.index(least)
+        ]
+        if least == "login":
+            replies.sort(key=lambda reply: reply.at)
+        last = {person(reply.approver.name): reply.approved for reply in replies}
         may = {person(owners[group]) for group in rule["from"]} - {person(request.requester.name)}
         answers = [approved for name, approved in last.items() if name in may]
-        return sum(answers) >= rule["count"] and all(answers)
+        count = rule["count"] + (self.known_by(request) < PROOFS.index(least))
+        return sum(answers) >= count and all(answers)
 
 
 def test_no_target_moves_without_its_gate() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from prefect_stagegate.gate.approval_counting import count_answers, why_unanswerable
+from prefect_stagegate.gate.approval_counting import count_answers, people_needed, requester_of, why_unanswerable
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.gate.records.answers import (
     ANSWER_PAYLOAD,
@@ -17,6 +17,7 @@ from prefect_stagegate.gate.records.answers import (
     ServerLogin,
     answer_act,
     prove_act,
+    request_act,
     sign_act,
     signer_of,
 )
@@ -209,3 +210,70 @@ def test_lower_answer_hides_no_better_one() -> None:
     later = Approval("r1", Identity(INES.name, "declared"), approved=True, reason="", at=AT)
     tally = count_answers(REQUEST, [known, later], ApprovalParameters.model_validate({"proof": "os-user"}), OWNERS)
     assert tally.declined == (known,)
+
+
+# ── who asked ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def asked_by(source: Any, login: ServerLogin | None = None) -> ApprovalRequest:
+    """A request as it is recorded, with the envelope of a login."""
+    request = replace(REQUEST, requester=signer_of(Identity("ada@example.org", source), login))
+    return replace(request, envelope=sign_act(request_act(request), login)) if login else request
+
+
+@pytest.mark.parametrize("asked", PROOFS[:3])
+@pytest.mark.parametrize("recorded", PROOFS)
+def test_requester_of_lower_proof_costs_one_more_person(asked: Any, recorded: Any) -> None:
+    parameters = ApprovalParameters.model_validate({"proof": asked})
+    known_by = recorded if recorded in PROOFS[:3] else "declared"
+    is_known = PROOFS.index(known_by) >= PROOFS.index(asked)
+    replies = [Approval("r1", Identity(name, asked), approved=True, reason="", at=AT) for name in ("ines", "oleg")]
+    first, second = (count_answers(asked_by(recorded), replies[:n], parameters, {}) for n in (1, 2))
+    doubt = f"; who asked (ada@example.org, {known_by}) may be one of them, so 2 people must agree"
+    assert first.missing == ("" if is_known else f"1 of 2 approvals by anybody{doubt}")
+    assert first.missing_people == int(not is_known)
+    assert not second.missing
+
+
+def test_requester_who_logged_in_is_another_person(server: SigningKey) -> None:
+    reply = answer(login_of(server))
+    request = asked_by("os-user", login_of(server, "ada@example.org"))
+    replies = [answer(login_of(server), request)]
+    assert requester_of(request, rule(server)) == Identity("ada@example.org", "login")
+    assert not count_answers(request, replies, rule(server), OWNERS).missing
+    assert "(ada@example.org, os-user) may be one" in count_answers(REQUEST, [reply], rule(server), OWNERS).missing
+
+
+@pytest.mark.parametrize("changes", [{"envelope": {}}, {"at": AT}, {"digest": "sha256:3"}, {"target": "production"}])
+def test_signed_request_that_was_changed_is_declared(server: SigningKey, changes: dict[str, Any]) -> None:
+    request = replace(asked_by("os-user", login_of(server, "ada@example.org")), **changes)
+    assert requester_of(request, rule(server)).source == "declared"
+
+
+def test_one_login_never_asks_and_answers(server: SigningKey) -> None:
+    request = asked_by("os-user", login_of(server, "ada@example.org", subject="7"))
+    tally = count_answers(request, [answer(login_of(server, subject="7"), request)], rule(server), OWNERS)
+    ((_, why),) = tally.ignored
+    assert why.endswith("by the same login, as the request of ada@example.org")
+
+
+def test_signed_alone_asks_nothing_of_the_requester(server: SigningKey) -> None:
+    """Policies of earlier releases say what they said."""
+    keys = {INES.name: server.public}
+    assert people_needed(ApprovalParameters(signed=True, keys=keys), ADA) == (1, "")
+    assert people_needed(ApprovalParameters.model_validate({"proof": "signature", "keys": keys}), ADA)[0] == 2
+
+
+def test_too_few_people_for_a_doubtful_requester_are_told() -> None:
+    parameters = ApprovalParameters.model_validate({"proof": "os-user", "from": ["infra"]})
+    assert not why_unanswerable(parameters, OWNERS, ADA)
+    assert why_unanswerable(parameters, OWNERS, Identity("bob", "declared")) == (
+        "2 approvals needed from infra; people who may answer: 1; who asked (bob, declared) may be one of them, so 2 "
+        "people must agree"
+    )
+
+
+def test_envelope_of_a_request_changes_no_binding(server: SigningKey) -> None:
+    request = asked_by("os-user", login_of(server, "ada@example.org"))
+    assert "envelope" not in request.signed()
+    assert replace(request, envelope={}).signed() == request.signed()

@@ -146,6 +146,13 @@ def answer_act(request: ApprovalRequest, reply: Approval) -> SignedAct:
     return SignedAct(name, statement, reply.at, reply.envelope, requester, request.at, source)
 
 
+def request_act(request: ApprovalRequest) -> SignedAct:
+    """A request as whoever asks signs it."""
+    statement = {"act": "ApprovalRequest", **request.signed()}
+    who = request.requester
+    return SignedAct(who.name, statement, request.at, request.envelope or {}, source=who.source)
+
+
 def overruling_act(record: Overruling, catalog: str, *, requester: str = "", waiver: str = "") -> SignedAct:
     """A record of somebody who overrules a gate, as they sign it; with the catalog's id, so that it counts in no other.
 

@@ -9,10 +9,11 @@ An answer counts for one version, under one policy, until the target moves on fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, gate_records
 from prefect_stagegate.catalog.policies import policy_log
@@ -23,7 +24,7 @@ from prefect_stagegate.gate.approval_counting import who_may, why_not_counted, w
 from prefect_stagegate.gate.approval_parameters import approval_asked_by
 from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER
 from prefect_stagegate.gate.overrides import outcomes_shown, waived_since
-from prefect_stagegate.gate.records.answers import PersonKey, answer_act, sign_act, signer_of
+from prefect_stagegate.gate.records.answers import PersonKey, answer_act, request_act, sign_act, signer_of
 from prefect_stagegate.jobs.address import judged_spec, stored_spec
 from prefect_stagegate.jobs.gating.policy import spec_under
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Wait, check_name, person_key
@@ -67,8 +68,10 @@ def _why_ended(request: ApprovalRequest, policy: str, head: RefEntry | None) -> 
     return why_request_ended(request, policy=policy, named=head.digest if head else "", moves=head.seq if head else 0)
 
 
-def request_approval(workspace: Workspace, decision: Decision) -> ApprovalRequest:
+def request_approval(workspace: Workspace, decision: Decision, key: PersonKey | None = None) -> ApprovalRequest:
     """Return the open request for the approval that a decision waits for; record one when there is none.
+
+    With a key, whoever asks signs it.
 
     Raises:
         UsageError: The decision is a trial's.
@@ -83,16 +86,28 @@ def request_approval(workspace: Workspace, decision: Decision) -> ApprovalReques
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     request = request_for(workspace, *about)
     # Answers to a lapsed request are refused, and those to outcomes before a waiver don't count: a new one comes.
-    if request is None or lapsed_at(workspace, request) or waived_since(request.shown, decision.checks):
+    is_over = request is None or lapsed_at(workspace, request) or waived_since(request.shown, decision.checks)
+    if request is None or is_over or is_replaced(workspace, request, key):
         head = workspace.catalog.ref(decision.dataset, decision.target)
         request = gate_records.put_request(
             workspace.catalog,
             *about,
-            workspace.identity,
+            signer_of(workspace.identity, key),
             after=head.seq if head else 0,
             shown=outcomes_shown(decision.checks),
+            sign=request_signer(key),
         )
     return request
+
+
+def is_replaced(workspace: Workspace, request: ApprovalRequest, key: PersonKey | None) -> bool:
+    """Whether somebody who asks with a key makes a request of their own: nobody signed this one, or answered it."""
+    return bool(key) and not (request.envelope or gate_records.read_answers(workspace.catalog, request))
+
+
+def request_signer(key: PersonKey | None) -> Callable[[ApprovalRequest], Mapping[str, Any]] | None:
+    """Signs a request with a key; None without one."""
+    return (lambda request: sign_act(request_act(request), key)) if key else None
 
 
 def wait(workspace: Workspace, decision: Decision, flow_run: str, timeout: timedelta) -> tuple[ApprovalRequest, Wait]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from threading import Event
 
 from prefect_stagegate.catalog.gate_records import REVOCATIONS, SIGNATURES, put_attestation, read_answers, read_waivers
@@ -16,6 +17,7 @@ from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.evidence_rules import run_check
 from prefect_stagegate.gate.gate import PlannedCheck, judge, plan_checks
+from prefect_stagegate.gate.records.answers import PersonKey, signer_of
 from prefect_stagegate.gate.records.attest import attest, statement_digest
 from prefect_stagegate.gate.records.signing import SigningKey
 from prefect_stagegate.jobs.address import SpecLike, parse, resolve
@@ -42,6 +44,7 @@ def check(
     gate: str,
     *,
     spec: SpecLike | None = None,
+    asked_by: PersonKey | None = None,
 ) -> Decision:
     """Decide whether a target accepts a version, and record the decision.
 
@@ -54,11 +57,12 @@ def check(
             `latest`.
         gate: The target's name.
         spec: A spec to try instead of the adopted policy.
+        asked_by: Signs the request, where the gate wants to know who asked.
 
     Raises:
         UsageError: There is no such version, or the spec has no such gate.
     """
-    return check_version(workspace, *resolve_for_gate(workspace, version_or_spec, gate, spec))
+    return check_version(workspace, *resolve_for_gate(workspace, version_or_spec, gate, spec), asked_by=asked_by)
 
 
 def check_version(
@@ -70,6 +74,7 @@ def check_version(
     cancel: Event | None = None,
     announce: Announce | None = None,
     progress: Progress | None = None,
+    asked_by: PersonKey | None = None,
 ) -> Decision:
     """Check a version that `resolve_for_gate` returned; see `check`.
 
@@ -81,7 +86,10 @@ def check_version(
         cancel: Set it to stop before the next check, or while the version is fetched; nothing is decided then.
         announce: Called with the plan before the first check runs.
         progress: Called with lines for people while the work goes on.
+        asked_by: As of `check`.
     """
+    if asked_by:
+        workspace = replace(workspace, identity=signer_of(workspace.identity, asked_by))
     key = key_of_node(workspace, version)
     report = _CheckProgress(progress)
     subject = None if version.is_trial else version
@@ -93,7 +101,7 @@ def check_version(
             decision = judge(context, evidence, record)
             decided.note(digest=version.digest, target=gate.target, outcome=decision.outcome.value)
             if not version.is_trial:
-                _record_decision(workspace, version, gate, context, decision, key)
+                _record_decision(workspace, version, gate, context, decision, key, asked_by)
         job.note(outcome=decision.outcome.value)
         job.result = decision.checks
     return decision
@@ -106,6 +114,7 @@ def _record_decision(
     context: CheckContext,
     decision: Decision,
     key: SigningKey | None,
+    asked_by: PersonKey | None,
 ) -> None:
     answers = counted_answers(decision, context.approvals)
     statement = attest(decision, context.environment, context.request, answers)
@@ -117,7 +126,7 @@ def _record_decision(
     # After the attestation: a promotion under way looks for a later decision once it moved the ref.
     withdraw_failed_version(workspace, decision, statement)
     if decision.outcome is DecisionOutcome.WAITING:
-        request_approval(workspace, decision)
+        request_approval(workspace, decision, asked_by)
 
 
 def preview_version(workspace: Workspace, version: ResolvedVersion, gate: Gate) -> tuple[PlannedCheck, ...]:

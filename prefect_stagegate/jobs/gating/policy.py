@@ -152,11 +152,11 @@ def adopted_spec(workspace: Workspace, dataset: str) -> Spec:
     return spec_under(adoption.policy if adoption else {}, dataset)
 
 
-def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
+def adopt(workspace: Workspace, spec: SpecLike, *, reason: str, key: PersonKey | None = None) -> Adoption:
     """Adopt a spec's policy for its dataset, or request the approvals that it needs.
 
     The rule of the adopted policy says who must agree. Without a rule anybody may adopt. Once they agreed, the same
-    call adopts the policy.
+    call adopts the policy. With a key, whoever asks signs the request.
 
     Raises:
         UsageError: There is no reason, the spec has no gates, or too few people could ever agree by its rule.
@@ -181,7 +181,7 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
     answers: tuple[Approval, ...] = ()
     # The rule of the policy in force decides, not that of the new one, which would excuse itself.
     if head and rule_of(head.policy) is not None:
-        request = _request(workspace, head, digest)
+        request = _request(workspace, head, digest, key)
         answers = tuple(gate_records.read_answers(workspace.catalog, request))
         if missing := agreement(head.policy, request, answers).missing:
             return Adoption(dataset, digest, 0, differences, request, missing)
@@ -294,11 +294,21 @@ def _require_changeable(policy: Mapping[str, Any], dataset: str) -> None:
         )
 
 
-def _request(workspace: Workspace, head: PolicyEntry, digest: str) -> ApprovalRequest:
-    """Return the open request for a policy; record one when there is none."""
+def _request(workspace: Workspace, head: PolicyEntry, digest: str, key: PersonKey | None) -> ApprovalRequest:
+    """Return the open request for a policy; record one when there is none, or where a key replaces an unsigned one."""
+    from prefect_stagegate.gate.records.answers import signer_of  # late: it loads all checks, see `changes`
+    from prefect_stagegate.jobs.gating.approve import is_replaced, request_signer
+
     requests = [request for request in open_requests(workspace, head.dataset) if request.digest == digest]
-    if requests:
+    if requests and not is_replaced(workspace, requests[-1], key):
         return requests[-1]
     return gate_records.put_request(
-        workspace.catalog, head.dataset, digest, POLICY_TARGET, head.digest, workspace.identity, after=head.seq
+        workspace.catalog,
+        head.dataset,
+        digest,
+        POLICY_TARGET,
+        head.digest,
+        signer_of(workspace.identity, key),
+        after=head.seq,
+        sign=request_signer(key),
     )
