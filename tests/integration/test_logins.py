@@ -12,7 +12,6 @@ import pytest
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.gate.records.answers import ServerLogin
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request
@@ -22,7 +21,7 @@ from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
 from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity
-from tests.support.keys import new_key
+from tests.support.keys import ServerLogin, login_at, new_key
 from tests.support.scenario import Scenario
 
 THINGS, PILOT = Address("things"), Address("things", "pilot")
@@ -43,8 +42,7 @@ class LoginScenario(Scenario):
         super().__init__(folder, dataset="things", gates=gates, owners=owners, **keys)
 
     def login(self, name: str = INES, *groups: str) -> ServerLogin:
-        at = "2026-03-01T03:30:00.000000Z"
-        return ServerLogin(self.server, name, "https://login.example.org", f"subject of {name}", at, groups)
+        return login_at(self.server, name, *groups)
 
     def check(self, by: str = BOB) -> Decision:
         return check(self.node(SERVER), THINGS, "pilot", asked_by=self.login(by))

@@ -29,8 +29,6 @@ from prefect_stagegate import clock
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.catalog.gate_records import put_answer, read_answers, read_requests, read_waivers
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.gate.records.answers import ServerLogin
-from prefect_stagegate.gate.records.signing import SigningKey
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET
@@ -44,6 +42,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity, Waiver
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.workspace import Workspace
+from tests.support.keys import ServerLogin, SigningKey, login_at
 from tests.support.versions import policy_log
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "8"))
@@ -161,8 +160,9 @@ class Gates(RuleBasedStateMachine):
     def key(self, who: Who) -> ServerLogin | None:
         """A login at a server, one subject a person."""
         name, source = who
-        login = ("https://login.example.org", person(name), "2026-03-01T03:30:00.000000Z")
-        return ServerLogin(SERVERS[source], name, *login) if source in SERVERS else None
+        if source not in SERVERS:
+            return None
+        return replace(login_at(SERVERS[source], name), subject=person(name))
 
     def note(self, who: Who, record: Any) -> None:
         """Remember what somebody did by a login that counts."""

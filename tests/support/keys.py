@@ -8,6 +8,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from prefect_stagegate.gate.records.answers import ServerLogin
 from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.workspace import no_passphrase
 
@@ -17,6 +18,12 @@ def new_key(path: Path) -> SigningKey:
     path.touch(0o600)
     path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return read_signing_key(path, no_passphrase)
+
+
+def login_at(server: SigningKey, name: str, *groups: str) -> ServerLogin:
+    """Somebody's login at a server, one subject a name."""
+    at = "2026-03-01T03:30:00.000000Z"
+    return ServerLogin(server, name, "https://login.example.org", f"subject of {name}", at, groups)
 
 
 def pem(key: Any) -> str:
