@@ -21,7 +21,7 @@ from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
 from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity
-from tests.support.keys import ServerLogin, login_at, new_key
+from tests.support.keys import login_at, new_key
 from tests.support.scenario import Scenario
 
 THINGS, PILOT = Address("things"), Address("things", "pilot")
@@ -41,7 +41,7 @@ class LoginScenario(Scenario):
         owners = {"infra": INES, "data": "d@example.org", "governance": "g@example.org"}
         super().__init__(folder, dataset="things", gates=gates, owners=owners, **keys)
 
-    def login(self, name: str = INES, *groups: str) -> ServerLogin:
+    def login(self, name: str = INES, *groups: str) -> Any:
         return login_at(self.server, name, *groups)
 
     def check(self, by: str = BOB) -> Decision:

@@ -23,7 +23,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 from prefect_stagegate import clock
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
@@ -42,7 +41,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity, Waiver
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.workspace import Workspace
-from tests.support.keys import ServerLogin, SigningKey, login_at
+from tests.support.keys import login_at, unwritten_key
 from tests.support.versions import policy_log
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "8"))
@@ -65,7 +64,7 @@ TWO = STRICT | {
     "production": {"extends": "pilot", "require": [{"approval": {"count": 2, "from": ["infra", "governance"]}}]}
 }
 LAX = {"pilot": {"require": ["owner"]}, "production": {"extends": "pilot", "require": ["owner"]}}
-SERVER, OTHER_SERVER = (SigningKey(CryptoSigner.generate_ed25519()) for _ in range(2))
+SERVER, OTHER_SERVER = (unwritten_key() for _ in range(2))
 """The one whose logins count, and one whose logins don't."""
 EITHER = {"count": 1, "from": ["infra", "governance"]}
 KNOWN, LOGGED_IN = EITHER | {"proof": "os-user"}, EITHER | {"proof": "login", "logins": {"keys": [SERVER.public]}}
@@ -157,7 +156,7 @@ class Gates(RuleBasedStateMachine):
         name, source = who if who[1] not in SERVERS else WEB_SERVER
         return open_workspace(self.root / "cache", self.root / "catalog", identity=Identity(name, source))
 
-    def key(self, who: Who) -> ServerLogin | None:
+    def key(self, who: Who) -> Any:
         """A login at a server, one subject a person."""
         name, source = who
         if source not in SERVERS:

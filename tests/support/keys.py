@@ -7,6 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 from prefect_stagegate.gate.records.answers import ServerLogin
 from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
@@ -18,6 +19,11 @@ def new_key(path: Path) -> SigningKey:
     path.touch(0o600)
     path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return read_signing_key(path, no_passphrase)
+
+
+def unwritten_key() -> SigningKey:
+    """A new Ed25519 key in memory alone."""
+    return SigningKey(CryptoSigner.generate_ed25519())
 
 
 def login_at(server: SigningKey, name: str, *groups: str) -> ServerLogin:

@@ -55,7 +55,8 @@ BELOW_JOBS = re.compile(
 )
 INNER = 454
 """Imports of modules below `jobs/` by tests outside of `tests/unit`: a change of the inside alone breaks those.
-Three let a catalog die at a write, remove a version, and hold a writer's lease; one is a browser's requests, one a login."""
+Three let a catalog die at a write, remove a version, and hold a writer's lease; one is a browser's requests, and one a
+login."""
 
 
 def run(*words: str) -> str:
