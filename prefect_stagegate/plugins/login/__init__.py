@@ -10,6 +10,6 @@ expiring.py        values under random names that end: sessions, and logins unde
 from prefect_stagegate.doors import Plugin
 
 PLUGIN = Plugin(
-    logins={"oidc": f"{__name__}.oidc_login:oidc_login", "trusted-header": f"{__name__}.trusted_header:header_login"},
+    logins={"oidc": f"{__name__}.oidc_login:OidcLogin", "trusted-header": f"{__name__}.trusted_header:HeaderLogin"},
     settings=f"{__name__}.login_settings:LoginSettings",
 )

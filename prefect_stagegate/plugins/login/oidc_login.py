@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -52,13 +53,15 @@ OPEN_PATHS = ("/style.css", "/logo.svg")
 _LOCAL = re.compile(r"/(?!/|login|logout)[!-\[\]-~]{0,2048}")
 """A path of this server: browsers take `//host` and `/\\host` for another one."""
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True)
 class LoginSession:
     """Of somebody who is logged in."""
 
     visitor: Visitor
-    id_token: str
+    id_token: str = field(repr=False)
     used: float
     """When the last request came, by the monotonic clock."""
 
@@ -74,18 +77,13 @@ class LoginUnderWay:
     """The path to go to then."""
 
 
-def oidc_login(app: ASGIApp, options: LoginOptions) -> ASGIApp:
-    """Wrap the pages, so that people log in at the provider of `--oidc`.
+class OidcLogin:
+    """The pages with logins at the provider of `--oidc`.
 
     Raises:
         UsageError: The provider, the client's secret, this server's own address or its key can't be used.
         MissingExtra: The library is not installed.
     """
-    return OidcLogin(app, options)
-
-
-class OidcLogin:
-    """The application around the pages; see `oidc_login`."""
 
     def __init__(self, app: ASGIApp, options: LoginOptions) -> None:
         from prefect_stagegate.plugins.login.provider import Provider  # late, since it needs the extra
@@ -116,15 +114,18 @@ class OidcLogin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let the pages answer it."""
         request = Request(scope, receive)
-        path = scope["path"]
-        if path.startswith(f"{self._options.base}/"):
-            path = path.removeprefix(self._options.base)
+        path, base = scope["path"], self._options.base
+        if path == base or path.startswith(f"{base}/"):
+            path = path.removeprefix(base) or "/"
         session = self._session(request)
         if path in ROUTES:
             await (await self._answer(request, path, session))(scope, receive, send)
         elif self._options.is_required and not session and path not in OPEN_PATHS:
             target = f"{path}?{request.url.query}".removesuffix("?")
-            await RedirectResponse(f"{self._options.base}/login?next={quote(target)}", 303)(scope, receive, send)
+            # A browser's look for an icon begins no login, and a program can't.
+            is_page = "text/html" in request.headers.get("accept", "")
+            refusal = RedirectResponse(f"{base}/login?next={quote(target)}", 303) if is_page else Response(None, 401)
+            await refusal(scope, receive, send)
         else:
             login = {"login": "/login", "visitor": session and session.visitor, "logout": _logout_token(session)}
             await self._app({**scope, **{f"stagegate.{name}": value for name, value in login.items()}}, receive, send)
@@ -144,6 +145,9 @@ class OidcLogin:
             who = session.visitor.name if session else ""
             audit("login refused", _peer(request), path=path, why=refusal.problem, who=who)
             response = self._page(refusal.status, "This did not work", refusal.problem, refusal.hint)
+        except Exception:
+            log.exception("%s failed", path)
+            response = self._page(500, "This did not work", "The server's log says more.", "")
         response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -227,13 +231,12 @@ class OidcLogin:
     def _page(self, status: int, title: str, problem: str, hint: str, url: str = "") -> Response:
         base = self._options.base
         out = f'<p><a href="{escape(url)}">Log out there, too</a></p>' if url else ""
-        text = (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} · stagegate</title>'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<link rel="stylesheet" href="{base}/style.css"><main><h1>{title}</h1>'
-            f"<p>{escape(problem)}</p><p>{escape(hint)}</p>{out}"
-            f'<p><a href="{base}/login">Log in</a> · <a href="{base}/">To the pages</a></p></main></html>'
-        )
+        text = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} · stagegate</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="{base}/logo.svg"><link rel="stylesheet" href="{base}/style.css">
+<main><h1>{title}</h1><p>{escape(problem)}</p><p>{escape(hint)}</p>{out}
+<p><a href="{base}/login">Log in</a> · <a href="{base}/">To the pages</a></p></main></html>
+"""
         return HTMLResponse(text, status)
 
 

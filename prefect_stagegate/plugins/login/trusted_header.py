@@ -20,17 +20,12 @@ _NAME = re.compile(r"[!-~](?:[ -~]{0,252}[!-~])?")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 
 
-def header_login(app: ASGIApp, options: LoginOptions) -> ASGIApp:
-    """Wrap the pages, so that a proxy's header says who people are.
+class HeaderLogin:
+    """The pages with logins by a proxy's header.
 
     Raises:
         UsageError: The header or an address is none, or the server has no key.
     """
-    return HeaderLogin(app, options)
-
-
-class HeaderLogin:
-    """The application around the pages; see `header_login`."""
 
     def __init__(self, app: ASGIApp, options: LoginOptions) -> None:
         header, *proxies = options.values

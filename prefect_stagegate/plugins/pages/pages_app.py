@@ -180,7 +180,8 @@ class _Pages:
         login = {name: scope.get(f"stagegate.{name}", "") for name in ("visitor", "login", "logout")}
         values |= {"links": self._links, "catalog": self._view.catalog.url, "here": here}
         text = render(template, section=section, **login, **values)
-        return HTMLResponse(text, status)
+        # What is shown to one person stays in no browser after their logout.
+        return HTMLResponse(text, status, {"Cache-Control": "no-store"} if login["visitor"] else None)
 
     def _link(self, request: Request) -> Callable[..., str]:
         """The address of the same page with another query."""

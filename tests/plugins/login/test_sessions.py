@@ -13,7 +13,7 @@ import pytest
 from prefect_stagegate.doors import LoginOptions
 from prefect_stagegate.errors import MissingExtra, UsageError
 from prefect_stagegate.plugins.login.expiring import Expiring
-from prefect_stagegate.plugins.login.oidc_login import oidc_login
+from prefect_stagegate.plugins.login.oidc_login import OidcLogin
 from prefect_stagegate.workspace import Workspace
 from tests.plugins.login.login_server import SESSION, Browser, login_server, pages
 from tests.plugins.login.lying_provider import SECRET, LyingProvider
@@ -130,10 +130,11 @@ def test_strangers_read_nothing_where_login_is_required(
     workspace: Workspace, provider: LyingProvider, browser: Browser
 ) -> None:
     with login_server(workspace, "oidc", provider.issuer, required=True) as url:
-        refused = browser.get(f"{url}/datasets?page=2", follow=False)
+        assert browser.get(f"{url}/metrics").status == 401
+        refused = browser.get(f"{url}/datasets?page=2", {"Accept": "text/html,*/*"}, follow=False)
         assert (refused.status, refused.headers["location"]) == (303, "/login?next=/datasets%3Fpage%3D2")
         assert browser.sees(f"{url}/style.css")["name"] is None
-        assert json.loads(browser.get(f"{url}/datasets?page=2").body)["name"] == "ines@example.org"
+        assert json.loads(browser.get(url + refused.headers["location"]).body)["name"] == "ines@example.org"
         assert browser.visited[-1] == f"{url}/datasets?page=2"
 
 
@@ -170,33 +171,33 @@ def test_logins_and_refusals_are_recorded_without_secrets(
 )
 def test_provider_without_tls_is_refused(workspace: Workspace, issuer: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        oidc_login(pages, LoginOptions(workspace, "", False, (issuer,)))
+        OidcLogin(pages, LoginOptions(workspace, "", False, (issuer,)))
 
 
 def test_pages_without_tls_are_refused(workspace: Workspace) -> None:
     workspace = change_settings(workspace, pages_url="http://data.example.org/")
     with pytest.raises(UsageError, match="without TLS"):
-        oidc_login(pages, LoginOptions(workspace, "", False, ("https://login.example.org",)))
+        OidcLogin(pages, LoginOptions(workspace, "", False, ("https://login.example.org",)))
 
 
 def test_server_without_a_key_is_refused(workspace: Workspace) -> None:
     workspace = change_settings(workspace, signing_key=None)
     with pytest.raises(UsageError) as refused:
-        oidc_login(pages, LoginOptions(workspace, "", False, ("https://login.example.org",)))
+        OidcLogin(pages, LoginOptions(workspace, "", False, ("https://login.example.org",)))
     assert "stagegate key" in refused.value.hint
 
 
 def test_secret_that_others_read_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "secret").chmod(0o644)
     with pytest.raises(UsageError, match="Everybody may read"):
-        oidc_login(pages, LoginOptions(workspace, "", False, ("https://login.example.org",)))
+        OidcLogin(pages, LoginOptions(workspace, "", False, ("https://login.example.org",)))
 
 
 def test_missing_library_is_told_with_its_extra(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "prefect_stagegate.plugins.login.provider", raising=False)
     monkeypatch.setitem(sys.modules, "authlib.oauth2.client", None)
     with pytest.raises(MissingExtra) as refused:
-        oidc_login(pages, LoginOptions(workspace, "", False, ("https://login.example.org",)))
+        OidcLogin(pages, LoginOptions(workspace, "", False, ("https://login.example.org",)))
     assert refused.value.hint == 'Install it: pip install "prefect-stagegate[login]"'
 
 

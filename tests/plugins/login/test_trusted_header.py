@@ -10,7 +10,7 @@ import pytest
 
 from prefect_stagegate.doors import LoginOptions
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.plugins.login.trusted_header import header_login
+from prefect_stagegate.plugins.login.trusted_header import HeaderLogin
 from prefect_stagegate.workspace import Workspace
 from tests.plugins.login.login_server import Browser, login_server, pages
 from tests.support.changed_settings import change_settings
@@ -66,7 +66,7 @@ def test_strangers_read_nothing_where_the_proxy_must_name_them(workspace: Worksp
 )
 def test_wrong_header_or_proxy_is_refused(workspace: Workspace, values: tuple[str, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        header_login(pages, LoginOptions(workspace, "", False, values))
+        HeaderLogin(pages, LoginOptions(workspace, "", False, values))
 
 
 def _status(url: str, *lines: str) -> int:
