@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
-from prefect_stagegate.transport.http import Client, Request, Response, fetch
+from tests.plugins.login.login_server import send
 from tests.plugins.login.lying_provider import CLIENT, SECRET
 from tests.support.keys import write_key
 from tests.support.webservers import accepts
@@ -59,23 +59,22 @@ class Glewlwyd:
     def __init__(self, url: str) -> None:
         self.url, self.issuer, self._cookie = url, f"{url}/api/oidc", ""
 
-    def call(self, method: str, path: str, content: Any = None, *, status: int = 200) -> Response:
-        """Call its API."""
+    def call(self, method: str, path: str, content: Any = None) -> bytes:
+        """Call its API; gives the body of its response."""
         headers = {"Content-Type": "application/json"} | ({"Cookie": self._cookie} if self._cookie else {})
         body = None if content is None else json.dumps(content).encode()
-        response = fetch(Request(f"{self.url}/api{path}", headers, Client(redirects=False), method, body))
-        assert response.status == status, (method, path, response.status, response.body)
+        response = send(method, f"{self.url}/api{path}", headers, body)
+        assert response.status == 200, (method, path, response.status, response.body)
         self._cookie = response.headers.get("set-cookie", self._cookie).partition(";")[0]
-        return response
+        return response.body
 
     def log_in(self, authorization_url: str) -> str:
         """Log in as its page does, and give the address to which the browser goes back."""
-        path = authorization_url.removeprefix(f"{self.url}/api")
         self._cookie = ""
-        assert "/login.html?" in self.call("GET", path, status=302).headers["location"]
+        assert "/login.html?" in send("GET", authorization_url, {}).headers["location"]
         self.call("POST", "/auth/", {"username": USER, "password": PASSWORD})
         self.call("PUT", f"/auth/grant/{CLIENT}", {"scope": "openid email"})
-        return self.call("GET", f"{path}&g_continue", status=302).headers["location"]
+        return send("GET", f"{authorization_url}&g_continue", {"Cookie": self._cookie}).headers["location"]
 
 
 @contextmanager
@@ -96,7 +95,7 @@ def glewlwyd(folder: Path, redirect_uri: str) -> Iterator[Glewlwyd]:
         server.call("POST", "/auth/", {"username": "admin", "password": "password"})
         key = write_key(folder / "key", ec.generate_private_key(ec.SECP256R1()))
         server.call("POST", "/mod/plugin", _plugin(server.issuer, key))
-        users = json.loads(server.call("GET", "/mod/user/database").body)
+        users = json.loads(server.call("GET", "/mod/user/database"))
         users["parameters"]["data-format"] |= {
             "verified": {"multiple": False, **_PROPERTY},
             "groups": {"multiple": True, **_PROPERTY},

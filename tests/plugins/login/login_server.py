@@ -22,6 +22,11 @@ SESSION = "__Host-stagegate"
 _COOKIE = re.compile(r'(__Host-[\w-]+)=("?)([\w-]*)\2;([^,]*)')
 
 
+def send(method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Response:
+    """Send one request, and follow no redirect."""
+    return fetch(Request(url, headers, Client(redirects=False), method, body))
+
+
 class Browser:
     """Keeps cookies, and follows redirects."""
 
@@ -35,7 +40,7 @@ class Browser:
         """Open an address."""
         for _ in range(10):
             self.visited.append(url)
-            response = self._send(Request(url, headers or {}, Client(redirects=False)))
+            response = self.send("GET", url, headers)
             if not follow or response.status not in (302, 303):
                 return response
             url = _absolute(url, response.headers["location"])
@@ -44,11 +49,7 @@ class Browser:
     def post(self, url: str, **form: str) -> Response:
         """Send a form."""
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return self._send(Request(url, headers, Client(redirects=False), "POST", urlencode(form).encode()))
-
-    def send(self, method: str, url: str) -> Response:
-        """Send a request without a body."""
-        return self._send(Request(url, {}, Client(redirects=False), method))
+        return self.send("POST", url, headers, urlencode(form).encode())
 
     def sees(self, url: str) -> dict[str, Any]:
         """What the pages know of the visitor."""
@@ -57,12 +58,14 @@ class Browser:
         seen: dict[str, Any] = json.loads(response.body)
         return seen
 
-    def _send(self, request: Request) -> Response:
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Response:
+        """Send one request with the cookies, and follow no redirect."""
         # Providers are other sites: they get none of the cookies.
-        cookies = self.cookies if "/authorize" not in request.url else {}
+        cookies = self.cookies if "/authorize" not in url else {}
         cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
-        request.headers = {**request.headers, **({"Cookie": cookie} if cookie else {})}
-        response = fetch(request)
+        response = send(method, url, {**(headers or {}), **({"Cookie": cookie} if cookie else {})}, body)
         for name, _, value, attributes in _COOKIE.findall(response.headers.get("set-cookie", "") + ";"):
             self.attributes[name] = attributes.lower()
             self.cookies[name] = value
