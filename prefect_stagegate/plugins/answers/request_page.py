@@ -106,8 +106,8 @@ def _wake(workspace: Workspace, asked: ApprovalRequest, reply: Approval) -> None
         return
     from prefect_stagegate.tasks._support.waking import wake  # imports Prefect
 
-    told = [f"flow run {run.flow_run} {run.told}" for run in wake(waits, reply) if not run.resumed]
-    if told:
+    woken = [run for run in wake(waits, reply) if not (run.resumed or run.told.startswith("no longer waits"))]
+    if told := [f"flow run {run.flow_run} {run.told}" for run in woken]:
         raise StagegateError(
             f"Your answer is recorded and counts, but {'; '.join(told)}",
             hint="The run goes on once somebody resumes it in Prefect, or answers again.",

@@ -1,7 +1,8 @@
-"""Read-only pages of a catalog for browsers: made on the server, without any script from elsewhere.
+"""Pages of a catalog for browsers, made on the server, with one script of its own. They change nothing but by forms.
 
 server.py          listens, and says who may read
 guard.py           Host, token, methods and headers of every request
+forms.py           whether a sent form may act, for plugins whose pages have an `act`
 pages_app.py       addresses
 catalog_view.py    what pages read: through copies.py, with kept.py
 views/             what one page shows: a module a page
@@ -16,7 +17,7 @@ PLUGIN = Plugin(
         Command(
             "serve",
             f"{__name__}.commands:pages",
-            "Show the catalog as read-only pages for a browser.",
+            "Show the catalog as pages for a browser.",
             "Run",
             usage="[OPTIONS]",
             is_main=True,

@@ -1,4 +1,4 @@
-"""`stagegate serve`: read-only pages of the catalog."""
+"""`stagegate serve`: pages of the catalog."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def pages(
     login: WayToLogIn | None = None,
     places: Places | None = None,
 ) -> None:
-    """Show the catalog as read-only pages for a browser.
+    """Show the catalog as pages for a browser.
 
     An inbox, a board of datasets and targets, and a page for each dataset, version, policy, decision and node.
 

@@ -36,8 +36,8 @@ MAX_FIELDS = 32
 """Fields of a form."""
 BODY_SECONDS = 10.0
 """Seconds in which a form must have arrived."""
-SENT_A_MINUTE, SENT_A_MINUTE_FROM = 20, 240
-"""Forms a minute of one session, and from one address, behind which a proxy may have many people."""
+SENT_A_MINUTE, SENT_A_MINUTE_FROM = 20, 120
+"""Forms a minute of one session, and from one address without a session: a proxy may have many people behind it."""
 TOKEN_SECONDS = 3600.0
 """Seconds for which a form can be sent after its page was made."""
 MAX_NONCES = 1500
@@ -101,13 +101,15 @@ class Forms:
             LoggedOut: Nobody is logged in.
             FormRefused: It comes from elsewhere, there are too many, or it is no form.
         """
-        self._limit(f"from {request.client.host if request.client else ''}", SENT_A_MINUTE_FROM)
-        self._require_own_origin(request)
         visitor: Visitor | None = request.scope.get("stagegate.visitor")
+        if visitor:
+            self._limit(_session(visitor), SENT_A_MINUTE)
+        else:  # apart, so that strangers behind the same proxy take nobody's turn
+            self._limit(f"from {request.client.host if request.client else ''}", SENT_A_MINUTE_FROM)
+        self._require_own_origin(request)
         if visitor is None:
             problem = "Nothing was done: nobody is logged in, or the log-in has ended."
             raise LoggedOut(403, "Nobody is logged in", problem, "Log in, then answer again.")
-        self._limit(_session(visitor), SENT_A_MINUTE)
         kind, _, parameters = request.headers.get("content-type", "").partition(";")
         charset = parameters.strip().lower()
         if kind.strip().lower() != FORM or charset not in ("", "charset=utf-8"):

@@ -30,7 +30,7 @@ def serve_pages(
     login_required: bool = False,
     started: Callable[[str], object] = lambda _: None,
 ) -> None:
-    """Serve read-only pages of a catalog until the process gets SIGINT or SIGTERM.
+    """Serve pages of a catalog until the process gets SIGINT or SIGTERM.
 
     Args:
         workspace: The catalog to show, and the settings.

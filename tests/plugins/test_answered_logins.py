@@ -1,0 +1,89 @@
+"""Answers of people who logged in: what is recorded, whose group counts, and that a waiting run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from prefect_stagegate.doors import PageRequest, Visitor
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.gating.approve import open_request
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.model import Address
+from prefect_stagegate.plugins.answers import request_page
+from prefect_stagegate.plugins.login.logged_in import LoggedInPerson
+from prefect_stagegate.workspace import Workspace
+from tests.integration import test_approval as runs
+from tests.support.keys import new_key
+from tests.support.scenario import Scenario
+
+platform = runs.platform
+ISSUER = "https://login.example.org"
+OLA, KIM = "ola@example.org", "kim@example.org"
+
+
+class LoginScenario(Scenario):
+    """A gate that counts members of the provider's group `platform`, by their logins."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key = new_key(folder / "server.pem")
+        logins = {"keys": [self.key.public], "groups": {"infra": ["platform"]}}
+        approval = {"approval": {"count": 1, "from": ["infra"], "proof": "login", "logins": logins}}
+        gates: dict[str, Any] = {"pilot": {"require": ["license"]}}
+        super().__init__(folder, gates=gates | {"production": {"extends": "pilot", "require": [approval]}})
+
+    def visitor(self, name: str, *groups: str) -> Visitor:
+        return LoggedInPerson(name, ISSUER, f"subject of {name}", groups).visitor(self.key, "secret")
+
+    def sent(self, visitor: Visitor, **form: str) -> PageRequest:
+        return sent(self.node(), visitor, open_request(self.node(), Address("things"), "production").id, **form)
+
+
+def sent(workspace: Workspace, visitor: Visitor, request: str, **form: str) -> PageRequest:
+    names = {"dataset": "things", "target": "production", "request": request}
+    return PageRequest(workspace, names, "", print, print, visitor, "", form)
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> LoginScenario:
+    made = LoginScenario(tmp_path)
+    made.deliver("one")
+    made.promote("pilot")
+    check(made.node(), Address("things"), "production")
+    return made
+
+
+def test_logged_in_members_are_counted_by_their_login(scenario: LoginScenario) -> None:
+    for name in (OLA, KIM):  # two, since who asked is not known by a login
+        request_page.act(scenario.sent(scenario.visitor(name, "platform", "staff"), answer="approve"))
+    people = request_page.request_page(scenario.sent(scenario.visitor(OLA))).people
+    assert [(reply.approver.name, reply.approver.source) for reply in people.counted] == [
+        (OLA, "login"),
+        (KIM, "login"),
+    ]
+    assert check(scenario.node(), Address("things"), "production").accepted
+
+
+def test_member_who_left_the_group_must_not_answer(scenario: LoginScenario) -> None:
+    # The groups are those of the login: whoever left since is refused after the next login.
+    with pytest.raises(UsageError, match=f"{OLA} can't answer for production: not an address of infra"):
+        request_page.act(scenario.sent(scenario.visitor(OLA, "staff"), answer="approve"))
+    assert request_page.request_page(scenario.sent(scenario.visitor(OLA))).people.counted == ()
+
+
+@pytest.mark.system
+@pytest.mark.timeout(240)
+def test_waiting_run_goes_on_at_once(platform: runs.Platform, tmp_path: Path) -> None:
+    dataset = runs.Dataset(tmp_path)
+    run = platform.start(spec=dataset.spec(), approval_timeout=3600, **dataset.on)
+    platform.reaches(run, "Suspended")
+    (asked,) = dataset.requests()
+    request = sent(dataset.node("ines"), Visitor("ines", None, "secret"), asked.id, answer="approve", reason="seen")
+    assert request_page.request_page(request).waits == 1
+    with temporary_settings({PREFECT_API_URL: platform.url}):
+        request_page.act(request)
+    platform.reaches(run, "Completed")
+    assert dataset.head("production") == asked.digest
