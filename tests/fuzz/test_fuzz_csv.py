@@ -20,8 +20,8 @@ from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.validations.files.file_probes import probe_files
 from prefect_stagegate.validations.files.text_files import header_of, opened
-from prefect_stagegate.validations.queries.duck import queries
-from prefect_stagegate.validations.queries.relations import TableFiles
+from prefect_stagegate.validations.queries.duck import bounded
+from prefect_stagegate.validations.queries.relations import TableFiles, relation_of
 from prefect_stagegate.validations.table_files import examine
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0), pytest.mark.usefixtures("soon")]
@@ -98,9 +98,9 @@ def _compare(folder: Path, delivery: Delivery, spec: TableSpec) -> None:
 
 
 def _ours(folder: Path, delivery: Delivery, spec: TableSpec) -> dict[str, list[Any]]:
-    with queries("t", folder) as database:
-        rows = database.relation(TableFiles(folder, [delivery.name], spec.reading))
-        table = database.connection.sql(rows).to_arrow_table()
+    with bounded(folder) as connection:
+        rows = relation_of(connection, TableFiles(folder, [delivery.name], spec.reading))
+        table = connection.sql(rows).to_arrow_table()
     return {name: table.column(name).to_pylist() for name in table.column_names}
 
 

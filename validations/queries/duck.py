@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import IO, Any
 
 import duckdb
+from pydantic import TypeAdapter
 
-from prefect_stagegate.errors import Cancelled, ValidationError
+from prefect_stagegate.errors import Cancelled, ValidationError, WorkerCrashed
 from prefect_stagegate.validations.files.formats import is_text
-from prefect_stagegate.validations.queries.relations import TableFiles, relation_of, texts
+from prefect_stagegate.validations.queries.relations import TableFiles, texts
+from prefect_stagegate.validations.worker.confined_process import log_last_output
+from prefect_stagegate.validations.worker.confinement import environment
 
 THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 """Cores that DuckDB uses, at most those that the process may use."""
 MEMORY_MIB = max(512, 128 * THREADS)
 """MiB that DuckDB may hold in memory; it spills more to a scratch folder."""
+MOST_SPILL = 1 << 40
+"""Bytes of a file in the scratch folder."""
+MOST_ANSWER = 64 << 20
+"""Bytes of the answer to one query."""
+COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.queries.query_process")
 TIMEOUT = 3600.0
 """Seconds that all queries of one `queries` block may take."""
 INTEGERS = (
@@ -33,6 +44,7 @@ INTEGERS = (
 FLOATS = ("FLOAT", "DOUBLE")
 NUMBERS = (*INTEGERS, *FLOATS, "DECIMAL")
 """DuckDB's names of types."""
+TABLE = TypeAdapter(TableFiles)
 _LOOKS = 0.2
 """Seconds between two looks at whether a query is to end."""
 REFUSED = (
@@ -80,9 +92,10 @@ def bounded(*folders: Path, **config: Any) -> Iterator[duckdb.DuckDBPyConnection
 
 @dataclass
 class Queries:
-    """A database without tables, which reads files."""
+    """A database without tables in a confined process, which reads files of strangers; see `query_process`."""
 
-    connection: duckdb.DuckDBPyConnection
+    process: subprocess.Popen[bytes]
+    stderr: IO[bytes]
     about: str
     """The subject of the queries, for errors."""
     discreet: bool = False
@@ -97,21 +110,40 @@ class Queries:
             ValidationError: A file or column can't be read, or there is too little time, memory or scratch space.
             Cancelled: The cancel event was set.
         """
-        try:
-            return self.connection.execute(statement).fetchall()
-        except duckdb.InterruptException:
-            if self.stopped == "cancelled":
-                raise Cancelled(f"The query about {self.about} was stopped") from None
-            raise ValidationError(f"The query about {self.about} took more than {TIMEOUT:g} s") from None
-        except duckdb.Error as error:
-            raise self._unreadable(error) from (None if self.discreet else error)
+        return [tuple(row) for row in self._answer(statement=statement)]
 
-    def _unreadable(self, error: duckdb.Error) -> ValidationError:
-        reason = type(error).__name__ if self.discreet else str(error).splitlines()[0]
-        return ValidationError(
-            f"{self.about} can't be queried: {reason}",
-            hint="Check the names of tables and columns in the spec, and `stagegate validate`.",
-        )
+    def send(self, **request: Any) -> None:
+        """Send the process a line."""
+        with suppress(BrokenPipeError):
+            self.stdin.write(json.dumps(request).encode() + b"\n")
+            self.stdin.flush()
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """Where the process reads requests."""
+        assert self.process.stdin is not None  # noqa: S101 - asked for below
+        return self.process.stdin
+
+    def _answer(self, **request: Any) -> Any:
+        self.send(**request)
+        assert self.process.stdout is not None  # noqa: S101 - asked for below
+        line = self.process.stdout.readline(MOST_ANSWER)
+        if self.stopped == "cancelled":
+            raise Cancelled(f"The query about {self.about} was stopped")
+        if self.stopped:
+            raise ValidationError(f"The query about {self.about} took more than {TIMEOUT:g} s")
+        # A process that a file took over may write anything.
+        with suppress(ValueError, TypeError, LookupError, RecursionError):
+            reply = json.loads(line)
+            if "answer" in reply:
+                return reply["answer"]
+            kind, message = map(str, reply["error"])
+            raise ValidationError(
+                f"{self.about} can't be queried: {kind if self.discreet else message.splitlines()[0]}",
+                hint="Check the names of tables and columns in the spec, and `stagegate validate`.",
+            )
+        log_last_output(self.stderr, f"queried {self.about}")
+        raise WorkerCrashed(f"The process that queries {self.about} died", hint="It says nothing about the data.")
 
     def relation(self, table: TableFiles, *, filename: str = "", as_text: bool = False) -> str:
         """A query over a table's files, as `relations.relation_of` makes it.
@@ -119,10 +151,7 @@ class Queries:
         Raises:
             ValidationError: An Arrow or CSV file can't be read.
         """
-        try:
-            return relation_of(self.connection, table, filename=filename, as_text=as_text)
-        except duckdb.Error as error:
-            raise self._unreadable(error) from (None if self.discreet else error)
+        return str(self._answer(table=TABLE.dump_python(table, mode="json"), filename=filename, as_text=as_text))
 
     def columns(self, relation: str) -> dict[str, str]:
         """The columns of a query, each with DuckDB's name of its type."""
@@ -131,7 +160,7 @@ class Queries:
 
 @contextmanager
 def queries(about: str, folder: Path, *, cancel: Event | None = None, discreet: bool = False) -> Iterator[Queries]:
-    """Open a database for the block, with a thread that interrupts late or cancelled queries.
+    """Open a database for the block, with a thread that ends late or cancelled queries.
 
     Args:
         about: The subject of the queries, for errors.
@@ -139,17 +168,31 @@ def queries(about: str, folder: Path, *, cancel: Event | None = None, discreet: 
         cancel: Set it to stop the running query.
         discreet: Leave DuckDB's message out of errors.
     """
-    # DuckDB has no time limit of its own, so a thread interrupts the query.
+    # DuckDB has no time limit of its own, so a thread kills its process.
     done = Event()
-    with bounded(folder, preserve_insertion_order=False) as connection:
-        database = Queries(connection, about, discreet)
+    with (
+        tempfile.TemporaryDirectory(prefix="stagegate-") as scratch,
+        tempfile.TemporaryFile() as stderr,
+        subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment(os.environ, scratch),
+        ) as process,
+    ):
+        database = Queries(process, stderr, about, discreet)
         watcher = threading.Thread(target=_watch, args=(database, done, cancel), daemon=True)
         watcher.start()
         try:
+            database.send(scratch=scratch, views=[str(folder)], memory=MEMORY_MIB << 20, spill=MOST_SPILL)
             yield database
         finally:
             done.set()
             watcher.join()
+            process.kill()
+            with suppress(BrokenPipeError):  # a request that it did not read
+                database.stdin.close()
 
 
 def _watch(database: Queries, done: Event, cancel: Event | None) -> None:
@@ -160,7 +203,7 @@ def _watch(database: Queries, done: Event, cancel: Event | None) -> None:
         elif time.monotonic() > deadline:
             database.stopped = "late"
         if database.stopped:
-            database.connection.interrupt()
+            database.process.kill()
 
 
 def column_types(database: Queries, table: TableFiles) -> dict[str, str]:

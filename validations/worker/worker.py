@@ -19,7 +19,6 @@ terminated. With the second one it kills all that it started: Spark's Java is in
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -37,20 +36,19 @@ from typing import Any, NoReturn, TextIO
 
 from prefect_stagegate.doors import load
 from prefect_stagegate.validations.data_docs import MADE
+from prefect_stagegate.validations.worker.confined_process import end_with_parent, reserve_standard_output
 from prefect_stagegate.validations.worker.confinement import confine
 from prefect_stagegate.validations.worker.process_limits import OUT_OF_MEMORY, apply, is_about_limits
 from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
 
 Send = Callable[[dict[str, Any]], None]
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main() -> None:
     """Do the jobs on standard input, one after the other, until none came for a while. Seconds are the argument."""
     idle = float(sys.argv[1])
     # Before Great Expectations is imported: what libraries print must not mix with the results.
-    send = _sender(_reserve_standard_output())
+    send = _sender(reserve_standard_output())
     # The first job is read before the import, so that its scratch folder is known when the parent ends meanwhile.
     line = sys.stdin.readline()
     if line:
@@ -165,7 +163,7 @@ def _belong_to(guard: int) -> None:
     """End with the guard, and leave standard input to it. Its group is all that this process will start."""
     os.setpgid(0, 0)
     # The guard may have ended before this call.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent()
     if os.getppid() != guard:
         os._exit(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -200,13 +198,6 @@ def _judge(job: Mapping[str, Any], send: Send) -> None:
             build_site([*before, *zip(tables, reports, strict=True)], Path(job["scratch"], MADE))
     except judge.BadSuites as error:
         send({"problems": error.args[0]})
-
-
-def _reserve_standard_output() -> TextIO:
-    """Reserve standard output for results: prints of libraries go to standard error from now on."""
-    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return results
 
 
 def _sender(results: TextIO) -> Send:

@@ -37,6 +37,7 @@ from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.spec.csv_dialect import CsvSpec
 from prefect_stagegate.units import digest_text, listed
 from prefect_stagegate.validations.partition_columns import partition_types, row_digests
+from prefect_stagegate.validations.worker.confined_process import log_last_output
 from prefect_stagegate.validations.worker.confinement import environment
 from prefect_stagegate.validations.worker.process_limits import SHARE
 from prefect_stagegate.workspace import Workspace
@@ -46,8 +47,6 @@ MOST_MEMORY = 1 << 30
 """Bytes that DuckDB may hold in memory; it spills more."""
 MOST_REPLY = 64 << 20
 """Bytes of the process's reply."""
-LAST_OUTPUT = 2000
-"""Bytes of its standard error that an error is made of."""
 ERRORS = {kind.__name__: kind for kind in (UsageError, ValidationError, NoSpace)}
 TABLES = TypeAdapter(tuple[TableRowChanges, ...])
 
@@ -220,8 +219,7 @@ def _reply(job: bytes, scratch: str, seconds: float) -> tuple[TableRowChanges, .
                 kind, message, hint = map(str, reply["error"])
                 raise ERRORS[kind](message, hint=hint)
             return TABLES.validate_python(reply["tables"])
-        stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - LAST_OUTPUT))
-        log.debug("The last output of the process that compared rows:\n%s", stderr.read().decode(errors="replace"))
+        log_last_output(stderr, "compared rows")
     raise WorkerCrashed(
         "The process that compares rows died, or took too long",
         hint="It says nothing about the data. Give it more time by STAGEGATE_VALIDATION_TIMEOUT, or look at its last "

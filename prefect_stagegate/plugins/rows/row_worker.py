@@ -1,20 +1,14 @@
-"""The process that compares rows: confined, without secrets, in bounded memory. It reads files of strangers.
+"""The process that compares rows; see `confined_process`.
 
-    → {"scratch": "/…", "views": ["/…"], "memory": 1073741824, "spill": 1e9, "pairs": [{TablePair}, …]}
-    ← {"tables": [{TableRowChanges}, …]}
-    ← {"error": ["UsageError", "the key …", "Name …"]}     in place of the tables: its type, what happened, what to do
-
-It ends with the thread that started it, and writes to the scratch folder alone.
+→ {"scratch": "/…", "views": ["/…"], "memory": 1073741824, "spill": 1e9, "pairs": [{TablePair}, …]}
+← {"tables": [{TableRowChanges}, …]}
+← {"error": ["UsageError", "the key …", "Name …"]}     in place of the tables: its type, what happened, what to do
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import re
-import signal
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,27 +19,19 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.rows.row_changes import TablePair
 from prefect_stagegate.plugins.rows.row_queries import compare_rows
 from prefect_stagegate.validations.queries.duck import THREADS, locked
-from prefect_stagegate.validations.worker.confinement import confine
-from prefect_stagegate.validations.worker.process_limits import apply, is_about_limits
+from prefect_stagegate.validations.worker.confined_process import begin
+from prefect_stagegate.validations.worker.process_limits import is_about_limits
 
-BESIDE = 2 << 30
-"""Bytes that the process may take beside those of DuckDB: Arrow's batches, libraries, what is on its way."""
 NO_SPACE = re.compile(
     r"No space left|Disk quota|File too large|max_temp_directory_size|failed to offload", re.IGNORECASE
 )
 """What DuckDB says where it can't spill."""
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Compare the tables of the job on standard input."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    job = json.loads(sys.stdin.buffer.read())
-    results = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)  # what libraries print must not mix with the results
-    confine(job["scratch"], job["views"])
-    apply(job["memory"] + BESIDE, job["spill"])
-    print(json.dumps(_reply(job)), file=results, flush=True)
+    job, answers = begin()
+    print(json.dumps(_reply(job)), file=answers, flush=True)
 
 
 def _reply(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event
@@ -13,12 +14,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from prefect_stagegate.errors import Cancelled, ValidationError
+from prefect_stagegate.errors import Cancelled, ValidationError, WorkerCrashed
 from prefect_stagegate.model.measures import Balance, Duplicates, Overlap, TableDrift
 from prefect_stagegate.plugins.profile.balance import balance
 from prefect_stagegate.plugins.profile.drift import FURTHEST, drift, profile
 from prefect_stagegate.plugins.profile.duplicates import MOST_SPLITS, duplicates, is_key, shared_records
 from prefect_stagegate.plugins.profile.pii import PATTERNS, scan
+from prefect_stagegate.validations.queries import duck
 from prefect_stagegate.validations.queries.duck import queries
 from tests.support.text_tables import table_of
 
@@ -203,6 +205,21 @@ def test_a_query_ends_when_that_is_asked_for(tmp_path: Path) -> None:
     cancel.set()
     with queries("x", tmp_path, cancel=cancel) as session, pytest.raises(Cancelled, match="stopped"):
         session.rows("SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range * b.range % 7 = 3")
+
+
+def test_csv_reader_opens_only_the_version(tmp_path: Path) -> None:
+    """As a file that took its process over would try: Python reads CSV, so that only the kernel is in the way."""
+    (tmp_path / "view").mkdir()
+    (tmp_path / "secret.csv").write_text("id\n1\n")
+    with queries("x", tmp_path / "view") as session, pytest.raises(ValidationError, match="Permission denied"):
+        session.relation(table_of(tmp_path / "view", [str(tmp_path / "secret.csv")]))
+
+
+@pytest.mark.parametrize("code", ["import os; os.kill(os.getpid(), 9)", "print('[1]', flush=True)"], ids=str.split)
+def test_dead_reader_ends_the_query_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setattr(duck, "COMMAND", (sys.executable, "-c", code))
+    with queries("x", tmp_path) as session, pytest.raises(WorkerCrashed, match="died"):
+        session.rows("SELECT 1" + " " * (1 << 20))
 
 
 def test_memory_is_bounded_and_what_needs_more_is_spilled(tmp_path: Path) -> None:
