@@ -20,7 +20,6 @@ from prefect_stagegate.plugins.profile.balance import balance
 from prefect_stagegate.plugins.profile.drift import FURTHEST, drift, profile
 from prefect_stagegate.plugins.profile.duplicates import MOST_SPLITS, duplicates, is_key, shared_records
 from prefect_stagegate.plugins.profile.pii import PATTERNS, scan
-from prefect_stagegate.validations.queries import duck
 from prefect_stagegate.validations.queries.duck import queries
 from tests.support.text_tables import table_of
 
@@ -217,7 +216,7 @@ def test_csv_reader_opens_only_the_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", ["import os; os.kill(os.getpid(), 9)", "print('[1]', flush=True)"], ids=str.split)
 def test_dead_reader_ends_the_query_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    monkeypatch.setattr(duck, "COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr("prefect_stagegate.validations.queries.duck.COMMAND", (sys.executable, "-c", code))
     with queries("x", tmp_path) as session, pytest.raises(WorkerCrashed, match="died"):
         session.rows("SELECT 1" + " " * (1 << 20))
 
