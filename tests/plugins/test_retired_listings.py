@@ -27,7 +27,8 @@ def test_pages_metrics_and_watch_leave_out_what_is_retired(tmp_path: Path) -> No
         overview, _ = CatalogView(node).overview()
         labels = {"@".join(sample.labels[:2]) for sample in catalog_samples(node) if len(sample.labels) >= 2}
         watched = [str(each) for each in watched_targets(node, UnreadableRecords())]
-        return [f"{line.dataset}@{line.target}" for line in overview.in_order if line.target], watched, labels
+        lines = [line for passage in overview.passages.values() for line in passage.status.lines]
+        return [f"{line.dataset}@{line.target}" for line in lines if line.target], watched, labels
 
     both = ["things@pilot", "things@production"]
     pages, watched, metrics = names()

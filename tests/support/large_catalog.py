@@ -91,9 +91,9 @@ def write_large_catalog(
             memory = _MemoryRecords()
             story = Story(min(number % 20, Story.CURRENT))
             _History(memory, name, story, small, contents).write()
-            # False only for a store that was not empty, and for the environment, which all datasets share.
+            # False only for a store that was not empty, and for what all datasets share.
             is_new = pool.map(
-                lambda item: records.create(*item) or item[0].startswith("environments/"), memory.data.items()
+                lambda item: records.create(*item) or item[0].startswith(("environments/", ID_KEY)), memory.data.items()
             )
             assert all(is_new)
     records.create(FORMAT_KEY, FORMAT)

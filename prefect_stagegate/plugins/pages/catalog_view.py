@@ -6,20 +6,21 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
-from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, gate_records
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, gate_records, withdrawn
 from prefect_stagegate.catalog.refs import REFS
-from prefect_stagegate.catalog.version_records import listed_datasets, read_seal
-from prefect_stagegate.doors import hidden_names
-from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.catalog.version_records import listed_datasets, read_seal, staged_spec
+from prefect_stagegate.doors import hidden_names, require_allowed
+from prefect_stagegate.errors import GateFailed, StagegateError
 from prefect_stagegate.jobs.review.decisions import RecordedDecision, decision_line
 from prefect_stagegate.jobs.review.inbox import InboxLine
 from prefect_stagegate.jobs.review.status import DatasetStatus, Holders, find_holders, inbox, status
 from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
 from prefect_stagegate.plugins.pages.copies import CopiedRecords
 from prefect_stagegate.plugins.pages.kept import Bounded, Refreshed
+from prefect_stagegate.redaction import redact
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
 
@@ -74,15 +75,28 @@ class CatalogEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetPassage:
+    """The way of a dataset's versions from its sources through its targets."""
+
+    status: DatasetStatus
+    sources: tuple[str, ...] = ()
+    """The URLs of the sources of `latest`."""
+    withdrawn: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By a version's digest, the targets that withdrew it."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """By target, why the version that it names, or that comes next, can't be promoted to it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """What all datasets are at."""
 
     datasets: tuple[str, ...]
     """Their names, sorted."""
+    passages: Mapping[str, DatasetPassage]
+    """Those of the datasets that were read and whose policy can be read."""
     lines: tuple[InboxLine, ...]
     """The inbox: the line that needs somebody most first."""
-    in_order: tuple[InboxLine, ...]
-    """The same lines by dataset, and in the order of its targets."""
     events: tuple[CatalogEvent, ...]
     """What happened last, the newest first."""
     unreadable: UnreadableRecords
@@ -94,8 +108,8 @@ _QUIET = frozenset((DecisionOutcome.ACCEPTED.value, "unreadable"))
 """Decisions that are no events: a promotion follows an acceptance."""
 
 
-_Known: TypeAlias = tuple[DatasetStatus | None, UnreadableRecords, list[CatalogEvent]]
-"""What is known of one dataset; without a status when its policy can't be read."""
+_Known: TypeAlias = tuple[DatasetPassage | None, UnreadableRecords, list[CatalogEvent]]
+"""What is known of one dataset; without a passage when its policy can't be read."""
 
 
 class _ProcessMemory(dict[str, str]):
@@ -241,24 +255,51 @@ class CatalogView:
     def _known(self, dataset: str) -> _Known:
         # Evidence ends by the clock alone; spread, so that not all datasets are derived again in the same second.
         known, lost = self._status(dataset, STATUS_SECONDS * (1 + hash(dataset) % 100 / 100))
-        return known, lost, self._events(dataset) if known else []
+        return (self._passage(known), lost, self._events(dataset)) if known else (None, lost, [])
 
     def _overview_of(self, names: list[str], read: list[_Known]) -> Overview:
         unreadable = UnreadableRecords()
         for _, lost, _ in read:
             unreadable.update(lost)
-        statuses = [known for known, _, _ in read if known]
+        passages = {known.status.dataset: known for known, _, _ in read if known}
         hidden = self._hidden.get()
         moves = (event for _, _, events in read for event in events if f"{event.dataset}@{event.target}" not in hidden)
         events = sorted(moves, key=lambda event: event.at, reverse=True)
         return Overview(
             tuple(names),
-            tuple(inbox(statuses, unreadable)),
-            tuple(line for known in statuses for line in known.lines),
+            passages,
+            tuple(inbox([known.status for known in passages.values()], unreadable)),
             tuple(events[:EVENTS]),
             unreadable,
             len(names) - len(read),
         )
+
+    def _passage(self, status: DatasetStatus) -> DatasetPassage:
+        dataset, latest = status.dataset, status.refs[0].digest if status.refs else ""
+
+        def read() -> DatasetPassage:
+            withdrawals: dict[str, tuple[str, ...]] = {}
+            for ref in self.catalog.folders(REFS, dataset):
+                for digest in withdrawn(self.log(dataset, ref)):
+                    withdrawals[digest] = (*withdrawals.get(digest, ()), ref)
+            spec = (staged_spec(self.catalog, dataset, latest) if latest else None) or {}
+            sources = tuple(redact(str(source.get("url", ""))) for source in spec.get("sources", ()))
+            held = {line.target: why for line in status.lines if (why := self._why_held(line))}
+            return DatasetPassage(status, sources, withdrawals, held)
+
+        with UnreadableRecords().skip(dataset):  # the inbox's lines say which records can't be read
+            return replace(self.kept(dataset, "passage", read), status=status)
+        return DatasetPassage(status)
+
+    def _why_held(self, line: InboxLine) -> str:
+        """Why plugins let no version through to a target."""
+        version = line.proposed or line.accepted
+        try:
+            if version and line.target:
+                require_allowed("promote", self.workspace, line.dataset, version.digest, line.target)
+        except GateFailed as error:
+            return error.message
+        return ""
 
     def _events(self, dataset: str) -> list[CatalogEvent]:
         """The last moves of a dataset's targets, and the decisions about its newest versions that did not accept."""

@@ -68,7 +68,7 @@ def pages(
 ) -> None:
     """Show the catalog as pages for a browser.
 
-    An inbox, a board of datasets and targets, and a page for each dataset, version, policy, decision and node.
+    An inbox, a picture of where versions are, and a page for each dataset, version, policy, decision and node.
 
     For example:
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from prefect_stagegate.show.document import Document, Figure, Table
+from prefect_stagegate.show.document import Document, Figure, Section, Table
 from prefect_stagegate.show.legible import spans, time_text
 from prefect_stagegate.show.next_steps import is_command
 from prefect_stagegate.show.rows import tally, tally_text
@@ -37,6 +37,13 @@ def to_html(document: Document) -> str:
 
 
 def _page(document: Document) -> str:
+    return (
+        _environment().get_template("document.html").render(policy=content_policy(), opened=None, **values_of(document))
+    )
+
+
+def values_of(document: Document) -> dict[str, Any]:
+    """What `document_body.html` shows of a document."""
     sections = [(f"section-{place}", section) for place, section in enumerate(document.sections) if section.parts]
     links = [(name, section.title) for name, section in sections if section.title]
     if document.checks:
@@ -44,10 +51,7 @@ def _page(document: Document) -> str:
         links = [*found, ("checks", "Checks"), *links]
     tables = (part for _, section in sections for part in section.parts if isinstance(part, Table))
     lines = sum(1 + len(row.findings) for row in document.checks) + sum(len(table.rows) for table in tables)
-    template = _environment().get_template("document.html")
-    return template.render(
-        document=document, sections=sections, links=links, policy=content_policy(), is_long=lines > LONG
-    )
+    return {"document": document, "chapters": sections, "contents": links, "is_long": lines > LONG}
 
 
 @cache
@@ -105,9 +109,17 @@ def page_environment(loader: BaseLoader, **options: Any) -> Environment:
     )
     environment.tests["command"] = is_command
     environment.filters.update(href=link_of, spans=spans, time=time_text, digest=digest_text, drawn=Drawing)
-    environment.filters.update(kind=lambda part: type(part).__name__, tally=tally, tally_text=tally_text)
+    environment.filters.update(
+        kind=lambda part: type(part).__name__, tally=tally, tally_text=tally_text, failing=_failing
+    )
     environment.globals.update(picture=(WIDTH, HEIGHT))
     return environment
+
+
+def _failing(sections: Sequence[Section]) -> set[str]:
+    """The titles of the tables of which a row failed."""
+    tables = [part for section in sections for part in section.parts if isinstance(part, Table)]
+    return {each.title for each in tables for row in each.rows for cell in row if cell.tone in ("fail", "inconclusive")}
 
 
 @cache

@@ -1,7 +1,7 @@
 """The application that answers requests for pages: which address shows which page, and what errors look like.
 
-/                                                      whose turn it is
-/datasets                                              datasets × targets
+/                                                      whose turn it is, and the picture of the pipeline
+/datasets                                              the picture of all datasets
 /datasets/NAME                                         versions in time, turns, moves
 /datasets/NAME/policy                                  gates, proposals, history
 /datasets/NAME/compare?old=…&new=…                     two versions
@@ -37,17 +37,19 @@ from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.model import Identity, is_name
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.forms import TOKEN, FormRefused, Forms, LoggedOut, ShownForm, audit
-from prefect_stagegate.plugins.pages.html import content_policy
+from prefect_stagegate.plugins.pages.html import values_of
 from prefect_stagegate.plugins.pages.navigation import Links, slice_of
 from prefect_stagegate.plugins.pages.rendering import added_pages, logo, render, script, style
 from prefect_stagegate.plugins.pages.views.comparison_page import comparison_page
 from prefect_stagegate.plugins.pages.views.dataset_page import dataset_page
-from prefect_stagegate.plugins.pages.views.inbox_page import board_page, inbox_page
+from prefect_stagegate.plugins.pages.views.inbox_page import inbox_page
+from prefect_stagegate.plugins.pages.views.picture import datasets_page
 from prefect_stagegate.plugins.pages.views.policy_page import policy_page
 from prefect_stagegate.plugins.pages.views.version_page import files_page, version_page
 from prefect_stagegate.redaction import redact
-from prefect_stagegate.show import document_of
-from prefect_stagegate.show import render as render_document
+from prefect_stagegate.show import Document, document_of
+from prefect_stagegate.show.document import legible
+from prefect_stagegate.show.trimming import fitted
 from prefect_stagegate.workspace import no_passphrase
 
 PAGES_AT_A_TIME = 8
@@ -59,7 +61,6 @@ ACT_SECONDS = 60.0
 _SCOPE: ContextVar[Scope] = ContextVar("scope")
 """Of the request that is answered."""
 _HEX = re.compile(r"[0-9a-f]{64}")
-_MORE_POLICY = "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def pages_app(view: CatalogView, links: Links) -> ASGIApp:
     version = "/datasets/{dataset}/versions/{version}"
     routes = [
         Route("/", pages.endpoint(pages.inbox)),
-        Route("/datasets", pages.endpoint(pages.board)),
+        Route("/datasets", pages.endpoint(pages.datasets)),
         Route("/datasets/{dataset}", pages.endpoint(pages.dataset)),
         Route("/datasets/{dataset}/policy", pages.endpoint(pages.policy)),
         Route("/datasets/{dataset}/compare", pages.endpoint(pages.comparison)),
@@ -200,10 +201,10 @@ class _Pages:
         )
         return self._response("inbox.html", "Inbox", page=page, link=self._link(request))
 
-    def board(self, request: Request) -> Response:
-        """Datasets × targets."""
-        page = board_page(self._view, request.query_params.get("page", ""))
-        return self._response("board.html", "Datasets", page=page, link=self._link(request))
+    def datasets(self, request: Request) -> Response:
+        """The picture of all datasets."""
+        page = datasets_page(self._view, request.query_params.get("page", ""))
+        return self._response("datasets.html", "Datasets", page=page, link=self._link(request))
 
     def dataset(self, request: Request) -> Response:
         """One dataset."""
@@ -238,17 +239,19 @@ class _Pages:
         return self._response("files.html", "Datasets", page=page, link=self._link(request))
 
     def decision(self, request: Request) -> Response:
-        """The report of a decision, as it is written to files, under the policy that it has itself."""
+        """The report of a decision."""
         name, digest = _dataset(request), _digest(request.path_params["version"])
         target, decision = request.path_params["target"], _digest(request.path_params["decision"])
         if not is_name(target):
             raise UnknownRef(f"{target[:80]!r} is no target")
         workspace = self._view.workspace
         report = report_of(workspace, find_decision_about(workspace, name, digest, target, decision))
-        return HTMLResponse(
-            render_document("html", document_of(report)),
-            headers={"Content-Security-Policy": content_policy() + _MORE_POLICY},
-        )
+
+        def page(document: Document) -> str:
+            values = {"dataset": name, "digest": digest, **values_of(document)}
+            return bytes(self._response("decision.html", "Datasets", **values).body).decode()
+
+        return HTMLResponse(fitted(legible(document_of(report)), page))
 
     def _asked(self, request: Request, visitor: Visitor | None = None, **more: Any) -> PageRequest:
         part = partial(slice_of, request.query_params.get("page", ""))
@@ -309,7 +312,7 @@ class _Pages:
 def _dataset(request: Request) -> str:
     name: str = request.path_params["dataset"]
     if not is_name(name):
-        raise UnknownRef(f"{name[:80]!r} is no name of a dataset", hint="The board lists the datasets.")
+        raise UnknownRef(f"{name[:80]!r} is no name of a dataset", hint="/datasets lists them.")
     return name
 
 

@@ -29,22 +29,28 @@ from prefect_stagegate.model.manifest import seal
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node
 from prefect_stagegate.plugins.profile.profiles import LEVELS, PROFILES, ColumnProfile, TableProfile, files_digest
 from prefect_stagegate.plugins.profile.profiling import table_files
-from prefect_stagegate.spec.csv_dialect import TextReading
+from prefect_stagegate.plugins.retention.retirement import retire
+from prefect_stagegate.plugins.watch.watch_records import HOLDS, Hold
 from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
-from tests.support.scenario import INES, OWNERS, Scenario
+from tests.support.scenario import ADA, INES, OWNERS, Scenario
 from tests.support.versions import put_spec, put_version, staged_spec
 
 GATES: dict[str, Any] = {
     "pilot": {"require": ["license"]},
     "production": {"extends": "pilot", "require": ["digest", {"approval": {"count": 1, "from": ["infra"]}}]},
 }
-CONTRACT = {"tables": {"trips": {"files": "*.csv"}}}
+EXPECTED = [
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "a", "min_value": 0}, "severity": "warning"},
+    {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "b"}, "description": "Every trip has a `b`."},
+]
+TRIPS = {"files": "*.csv", "columns": {"a": "int", "b": "int"}, "pii": ["b"], "suite": {"expectations": EXPECTED}}
+CONTRACT = {"tables": {"trips": TRIPS}, "files": [{"match": "*.csv", "probes": ["unique"], "sample": "10%"}]}
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 TURNED = "\u202egnp.exe\u2066 \x1b[31mred\x1b[0m \u200f"
 LONG = "word" * 2500
 HOSTILE = f"{SCRIPT} {TURNED} {LONG} `{SCRIPT}` javascript:alert(1) {{{{ 7*7 }}}}"
-CASES = ("passed", "refused", "inconclusive", "waiting", "adopted", "withdrawn", "empty", "large", "hostile")
+CASES = ("passed", "refused", "inconclusive", "waiting", "adopted", "withdrawn", "held", "empty", "large", "hostile")
 LARGE = 10_000
 """Files of the large dataset."""
 
@@ -81,6 +87,13 @@ def fill(folder: Path) -> Workspace:
         withdrawn.deliver(text)
         withdrawn.promote()
     rollback(withdrawn.node(INES), Address("withdrawn", "production"), reason="The second delivery has `NaN` fares")
+    held, hidden = scenario("held"), scenario("retired")
+    for each in (held, hidden):
+        each.deliver("one")
+        each.promote()
+    hold = Hold(True, f"metrics: loss is 0.9 {SCRIPT}", node.catalog.resolve(Address("held")), ADA, stamp(now()))
+    node.catalog.add(HOLDS, hold, "held", "production")
+    retire(node, Address("retired"), "it moved")
     scenario("empty", gates={}, owners={}).deliver("one")
     _large(node)
     _hostile(node, scenario("hostile"))
@@ -93,7 +106,8 @@ def _profile(node: Workspace, dataset: str) -> None:
     digests = [entry.digest for entry in node.catalog.history(dataset, "latest")]
     for number, digest in enumerate(dict.fromkeys(digests)):
         version = ResolvedVersion(dataset, digest, stored_spec(node, dataset, digest))
-        files = files_digest(list(row_digests(table_files(node, version, ["trips"])["trips"], TextReading()).values()))
+        reading = version.spec.contract.tables["trips"].reading
+        files = files_digest(list(row_digests(table_files(node, version, ["trips"])["trips"], reading).values()))
         fares = tuple(float(level * (number + 1) % 97) for level in range(LEVELS))
         columns = {
             "fare": ColumnProfile("DOUBLE", "number", 990, 10 * number, 0, 97, 0, 96, 48.2, 9.5, tuple(sorted(fares))),

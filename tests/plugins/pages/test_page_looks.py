@@ -113,7 +113,7 @@ def test_pages_work_without_script(node: Workspace, url: str, browser: Browser) 
         page = shown.page
         assert page.locator("code.command").count() > 0
         assert page.locator("button.copy").count() == 0
-        page.get_by_role("link", name="Datasets").click()
+        page.get_by_role("link", name="Datasets", exact=True).click()
         page.get_by_role("link", name="passed").first.click()
         page.get_by_role("button", name="Compare").click()
         assert page.locator("h1").inner_text() == "What changed in passed"
@@ -134,6 +134,8 @@ def test_decision_opens_its_report(node: Workspace, url: str, browser: Browser) 
     with opened(browser, f"{url}{pages_of(node, 'refused')[2]}") as shown:
         shown.page.locator("a[href*='/decisions/']").first.click()
         assert "refused is refused for pilot" in shown.page.locator("h1").inner_text()
+        assert shown.page.get_by_role("navigation", name="Pages").get_by_role("link", name="Inbox").is_visible()
+        assert str(shown.page.locator(".crumbs a").last.get_attribute("href")) in shown.page.url
         assert shown.complaints == []
         assert shown.violations() == []
 
@@ -141,11 +143,20 @@ def test_decision_opens_its_report(node: Workspace, url: str, browser: Browser) 
 def test_pages_tell_the_story_of_each_case(node: Workspace, url: str) -> None:
     inbox = text_of(f"{url}/")
     for case, standing in (("refused", "refused"), ("inconclusive", "inconclusive"), ("waiting", "waiting")):
-        (row,) = re.findall(rf"<tr><th[^>]*><a href=\"/datasets/{case}\">.*?</tr>", inbox, re.DOTALL)
+        drawn, row = re.findall(rf"<tr><th[^>]*><a href=\"/datasets/{case}\">.*?</tr>", inbox, re.DOTALL)
         assert f'<span class="tag {standing}">' in row
+        assert f'<span class="tag {standing}">' in drawn
         assert "stagegate " in row
     passed = text_of(url + pages_of(node, "passed")[2])
     assert "Distribution of fare" in passed
+    # What failed is open, and the rest opens on demand.
+    assert re.findall(r"<details( open)?><summary>(.*?)</summary>", passed) == [
+        (" open", "trips, 1 of 2 passed"),
+        (" open", "trips, 1,000 rows, 2 columns"),
+    ]
+    policy = text_of(f"{url}/datasets/passed/policy")
+    for text in ("column values to be between, min_value 0", "Every trip has a `b`.", "a sample of 1/10", "unique"):
+        assert text in policy
     withdrawn = node.catalog.history("withdrawn", "latest")[-1].digest.removeprefix("sha256:")
     assert "withdrawn from production" in text_of(f"{url}/datasets/withdrawn/versions/{withdrawn}")
     assert "No check ran about it yet" in text_of(url + pages_of(node, "empty")[2])

@@ -15,6 +15,7 @@ from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.pages import copies
 from tests.plugins.fleet.large_nodes import write_nodes
 from tests.plugins.pages.page_server import page_server, text_of
+from tests.plugins.pages.test_picture import drawn
 from tests.support.large_catalog import write_large_catalog
 from tests.support.records import CountedRecords
 from tests.support.scenario import Scenario
@@ -59,3 +60,18 @@ def test_lists_are_shown_in_parts(tmp_path: Path) -> None:
         assert shown.index(True) == position // 25
     assert "51 to 60 of 60" in parts[2]
     assert max(map(len, parts)) < 100_000
+
+
+def test_picture_of_many_datasets_is_bounded(tmp_path: Path) -> None:
+    store = open_records("memory://pages-picture", {})
+    write_large_catalog(store, capture_environment(Settings.from_environment({}), tmp_path), 60, 3)
+    node = replace(Scenario(tmp_path, "none").node(), catalog=Catalog(store))
+    with page_server(node) as url:
+        first, second, inbox = (text_of(url + path) for path in ("/datasets", "/datasets?page=2", "/"))
+    assert [*drawn(first), *drawn(second)] == [f"set-{number:03}" for number in range(60)]
+    assert len(drawn(first)) == 50
+    rows = drawn(inbox)
+    # Those come first that need somebody most.
+    assert (len(rows), "set-003" in rows, "set-008" in rows) == (6, True, False)
+    assert "6 of 60 datasets" in inbox
+    assert max(map(len, (first, second, inbox))) < 130_000

@@ -1,4 +1,4 @@
-"""The pages of all datasets: the inbox, which says whose turn it is, and the board of datasets and targets."""
+"""The first page: whose turn it is, and the picture of the datasets that need somebody most."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs.review.inbox import InboxLine, TargetStanding
 from prefect_stagegate.plugins.pages.catalog_view import CatalogEvent, CatalogView
 from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
+from prefect_stagegate.plugins.pages.views.picture import Picture, picture
 from prefect_stagegate.unreadable import UnreadableRecords
 
 LINES = 50
 """Lines of one page of the inbox."""
-DATASETS = 50
-"""Datasets of one page of the board."""
-TARGETS = 12
-"""Targets that have a column of the board; the datasets' own pages have all."""
+DRAWN = 6
+"""Datasets in the picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class InboxPage:
     """What the inbox shows."""
 
+    picture: Picture
+    """Of the datasets whose lines come first."""
+    datasets: int
+    """How many there are."""
     lines: tuple[InboxLine, ...]
     slice: Slice
     counts: tuple[tuple[TargetStanding, int], ...]
@@ -33,21 +36,6 @@ class InboxPage:
     """Whether lines that need nobody are among them."""
     events: tuple[CatalogEvent, ...]
     """What happened last, the newest first."""
-    age: float
-    """Seconds since the catalog was read."""
-    unread: int
-    """Datasets that were not read yet."""
-    unreadable: UnreadableRecords
-
-
-@dataclass(frozen=True, slots=True)
-class BoardPage:
-    """What the board shows."""
-
-    targets: tuple[str, ...]
-    rows: tuple[tuple[str, dict[str, InboxLine]], ...]
-    """Each dataset of this page, with its lines by target."""
-    slice: Slice
     age: float
     """Seconds since the catalog was read."""
     unread: int
@@ -69,7 +57,13 @@ def inbox_page(view: CatalogView, person: str, number: str, *, everything: bool)
     counts = Counter(line.standing for line in lines)
     shown = [line for line in lines if everything or needs_somebody(line)]
     cut = slice_of(number, LINES, len(shown))
+    names = dict.fromkeys(line.dataset for line in lines if needs_somebody(line))
+    if not person:
+        held = [name for name, passage in overview.passages.items() if passage.held]
+        names |= dict.fromkeys([*held, *overview.datasets])
     return InboxPage(
+        picture(overview, list(names)[:DRAWN]),
+        len(names),
         tuple(shown[position] for position in cut.range),
         cut,
         tuple(sorted(counts.items(), key=lambda count: count[0].rank)),
@@ -80,23 +74,6 @@ def inbox_page(view: CatalogView, person: str, number: str, *, everything: bool)
         overview.unread,
         overview.unreadable,
     )
-
-
-def board_page(view: CatalogView, number: str) -> BoardPage:
-    """Read one page of the board; `number` is that of the page."""
-    overview, age = view.overview()
-    by_dataset: dict[str, dict[str, InboxLine]] = {name: {} for name in overview.datasets}
-    for line in overview.lines:
-        by_dataset.setdefault(line.dataset, {})[line.target] = line
-    names = sorted(by_dataset)
-    cut = slice_of(number, DATASETS, len(names))
-    counts = Counter(line.target for line in overview.lines if line.target)
-    # The order in which versions go through targets: a gate's own policy names the one below it first.
-    targets = [target for target, _ in counts.most_common(TARGETS)]
-    order = {line.target: position for position, line in reversed(list(enumerate(overview.in_order)))}
-    targets.sort(key=lambda target: (order.get(target, 0), target))
-    rows = tuple((names[position], by_dataset[names[position]]) for position in cut.range)
-    return BoardPage(tuple(targets), rows, cut, age, overview.unread, overview.unreadable)
 
 
 def needs_somebody(line: InboxLine) -> bool:

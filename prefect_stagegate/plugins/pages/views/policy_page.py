@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry
@@ -15,13 +17,22 @@ from prefect_stagegate.jobs.gating.policy import adoptions, open_requests, propo
 from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, PolicyChange
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
+from prefect_stagegate.show import Section
+from prefect_stagegate.show.document import Cell, Pairs, Table
 from prefect_stagegate.spec import Gate
+from prefect_stagegate.spec.models import ContractSpec, TableSpec
 from prefect_stagegate.unreadable import UnreadableRecords
 
 ADOPTIONS = 25
 """Adoptions of one page."""
 GATES = 20
 """Gates whose checks are shown."""
+TABLES = 50
+"""Tables of the contract that are shown."""
+ROWS = 100
+"""Columns, and expectations, of one table that are shown."""
+_OF_COLUMNS = ("column", "column_A", "column_B", "column_list", "column_set")
+"""Arguments of expectations that name columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +52,8 @@ class PolicyPage:
     adopted: PolicyEntry | None
     gates: tuple[Gate, ...]
     owners: Mapping[str, str]
-    tables: tuple[str, ...]
-    """The tables of the contract."""
+    contract: tuple[Section, ...]
+    """What the adopted contract promises: a section a table, and one for the files."""
     rule: Mapping[str, Any] | None
     """Who must agree to a change; None for nobody."""
     requests: tuple[Proposed, ...]
@@ -66,12 +77,14 @@ def policy_page(view: CatalogView, dataset: str, number: str) -> PolicyPage:
     entries = view.kept(dataset, "adoptions", lambda: adoptions(view.workspace, dataset))
     adopted = entries[-1][0] if entries else None
     gates: tuple[Gate, ...] = ()
+    contract: tuple[Section, ...] = ()
     requests: tuple[Proposed, ...] = ()
     from_latest: tuple[PolicyChange, ...] = ()
     if adopted is not None:
         with unreadable.skip(dataset):
             spec = spec_under(adopted.policy, dataset)
             gates = tuple(spec.gate(target) for target in list(spec.gates)[:GATES])
+            contract = tuple(_contract(spec.contract))
         with unreadable.skip(dataset):
             requests = tuple(
                 Proposed(request, tuple(read_answers(view.catalog, request)), proposed_by(view.workspace, request))
@@ -89,7 +102,7 @@ def policy_page(view: CatalogView, dataset: str, number: str) -> PolicyPage:
         adopted,
         gates,
         dict(policy.get("owners", {})),
-        tuple(policy.get("contract", {}).get("tables", {})),
+        contract,
         rule_of(policy) if adopted else None,
         requests,
         from_latest,
@@ -97,3 +110,47 @@ def policy_page(view: CatalogView, dataset: str, number: str) -> PolicyPage:
         cut,
         unreadable,
     )
+
+
+def _contract(contract: ContractSpec) -> Iterator[Section]:
+    for name, table in islice(contract.tables.items(), TABLES):
+        yield Section(f"Contract: {name}", tuple(_promises(table)))
+    if contract.files:
+        rows = [
+            (Cell(each.match, each.drawn.removeprefix(", "), is_code=True), Cell(", ".join(map(str, each.probes))))
+            for each in contract.files
+        ]
+        yield Section("Contract: files", (_rows("", ("Files", "Must pass"), rows),))
+
+
+def _promises(table: TableSpec) -> Iterator[Pairs | Table]:
+    csv = table.csv.model_dump(mode="json", exclude_defaults=True)
+    facts = {
+        "Files": table.files,
+        "Engine": table.engine,
+        "Says when a row arose": table.time or "",
+        "Personal data": ", ".join(table.pii),
+        "CSV": ", ".join(f"{key} {value}" for key, value in csv.items()),
+    }
+    yield Pairs(tuple((name, value) for name, value in facts.items() if value))
+    if table.columns:
+        yield _rows("Columns", ("Column", "Type"), [(Cell(name), Cell(kind)) for name, kind in table.columns.items()])
+    if table.suite:
+        yield _rows(
+            "Expectations", ("Expected", "Of", "A failure is"), list(map(_expected, table.suite["expectations"]))
+        )
+
+
+def _rows(title: str, head: tuple[str, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
+    return Table(head, tuple(rows[:ROWS]), title, more=max(0, len(rows) - ROWS))
+
+
+def _expected(expectation: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """An expectation in words: `column values to be between, min_value 0`."""
+    arguments = dict(expectation.get("kwargs", {}))
+    columns = [str(arguments.pop(name)) for name in _OF_COLUMNS if name in arguments]
+    values = (f"{name} {json.dumps(value, ensure_ascii=False, default=str)}" for name, value in arguments.items())
+    words = ", ".join((str(expectation["type"]).removeprefix("expect_").replace("_", " "), *values))
+    description = expectation.get("description")
+    text = Cell(str(description), words) if description else Cell(words)
+    return text, Cell(", ".join(columns), is_code=True), Cell(str(expectation.get("severity", "critical")))
