@@ -97,7 +97,7 @@ def test_browsers_say_where_a_form_is_from(asked: Asked, who: WHO, site: str) ->
 
 
 def test_origin_is_that_of_the_pages_url(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STAGEGATE_PAGES_URL", "https://data.example.org/stagegate")
+    monkeypatch.setenv("STAGEGATE_PAGES_URL", "https://data.example.org:443/stagegate")
     with answering(asked.node()) as at:
         ines = at(INES.name)
         form = ines.form(asked.path) | APPROVE

@@ -41,6 +41,8 @@ def test_turns_link_to_where_they_are_taken(scenario: Scenario, base: str) -> No
         before = list(scenario.node().catalog.records.keys("datasets/things/"))
         assert [ines.get(link.removeprefix(base)).status_code for link, _ in links] == [200] * 4
         assert list(scenario.node().catalog.records.keys("datasets/things/")) == before
+        (proposal,) = re.findall(r'href="([^"]+)">Answer</a>', ines.get("/datasets/things/policy").text)
+        assert proposal in dict(links)
         assert {link for link, words in links if words != "Roll back"} <= set(
             re.findall(r'href="([^"]+)"', ines.get("/").text)
         )

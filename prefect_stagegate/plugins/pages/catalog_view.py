@@ -12,17 +12,17 @@ from typing import Any, TypeAlias, TypeVar
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, gate_records, withdrawn
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.catalog.version_records import listed_datasets, read_seal, staged_spec
-from prefect_stagegate.doors import hidden_names, require_allowed
+from prefect_stagegate.doors import Visitor, hidden_names, require_allowed
 from prefect_stagegate.errors import GateFailed, StagegateError
 from prefect_stagegate.jobs.review.decisions import RecordedDecision, decision_line
 from prefect_stagegate.jobs.review.inbox import InboxLine
 from prefect_stagegate.jobs.review.status import DatasetStatus, Holders, find_holders, inbox, status
-from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
+from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence, Identity
 from prefect_stagegate.plugins.pages.copies import CopiedRecords
 from prefect_stagegate.plugins.pages.kept import Bounded, Refreshed
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.unreadable import UnreadableRecords
-from prefect_stagegate.workspace import Workspace
+from prefect_stagegate.workspace import Workspace, no_passphrase
 
 T = TypeVar("T")
 DERIVED = 200_000
@@ -132,9 +132,7 @@ class CatalogView:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self.shared = workspace
-        """The workspace itself, for what is done and not only shown."""
-        shared = workspace.catalog
+        self._shared, shared = workspace, workspace.catalog
         self._copies = CopiedRecords(shared.records)
         self.catalog = Catalog(self._copies, memory=_ProcessMemory(), consent=shared.consent, proof=shared.proof)
         self.workspace = replace(workspace, catalog=self.catalog)
@@ -151,6 +149,14 @@ class CatalogView:
         """What the reading of the overview that goes on has read so far."""
         self._recent: dict[Callable[[Workspace], Any], Refreshed[Any]] = {}
         self._overview = Refreshed(self._read_overview, background, fresh=OVERVIEW_FRESH, stale=OVERVIEW_STALE)
+
+    def workspace_of(self, visitor: Visitor) -> Workspace:
+        """The catalog without copies, which are seconds old and can't be written, for who is logged in."""
+        shared = self._shared.catalog
+        # A catalog of their own: it keeps what it read of policies, and other threads read meanwhile.
+        own = Catalog(shared.records, memory=shared.memory, consent=shared.consent, proof=shared.proof)
+        identity = Identity(visitor.name, "declared")  # the visitor's key says how it is proved
+        return replace(self._shared, catalog=own, identity=identity, ask_passphrase=no_passphrase)
 
     def begin(self) -> None:
         """Begin to read what all datasets are at."""

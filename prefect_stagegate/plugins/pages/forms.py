@@ -21,14 +21,16 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
 from prefect_stagegate.doors import Visitor
+from prefect_stagegate.errors import SourceError
 from prefect_stagegate.model.canonical import canonical, digest_of
 from prefect_stagegate.plugins.pages.kept import Bounded
 from prefect_stagegate.show.legible import one_line
+from prefect_stagegate.transport.http import origin_of
 
 MAX_BODY = 64 << 10
 """Bytes of a form."""
@@ -88,8 +90,7 @@ class Forms:
     """
 
     def __init__(self, address: str = "") -> None:
-        parts = urlsplit(address)
-        self._origin = f"{parts.scheme}://{parts.netloc}".lower() if address else ""
+        self._address = address
         self._sent, self._used = Bounded(MAX_SESSIONS), Bounded(MAX_SESSIONS)
         self._lock = threading.Lock()
         log.setLevel(logging.INFO)  # the command shows warnings alone, and this is the record of who did what
@@ -102,14 +103,13 @@ class Forms:
             FormRefused: It comes from elsewhere, there are too many, or it is no form.
         """
         visitor: Visitor | None = request.scope.get("stagegate.visitor")
-        if visitor:
-            self._limit(_session(visitor), SENT_A_MINUTE)
-        else:  # apart, so that strangers behind the same proxy take nobody's turn
+        if visitor is None:  # apart, so that strangers behind the same proxy take nobody's turn
             self._limit(f"from {request.client.host if request.client else ''}", SENT_A_MINUTE_FROM)
         self._require_own_origin(request)
         if visitor is None:
             problem = "Nothing was done: nobody is logged in, or the log-in has ended."
             raise LoggedOut(403, "Nobody is logged in", problem, "Log in, then answer again.")
+        self._limit(_session(visitor), SENT_A_MINUTE)
         kind, _, parameters = request.headers.get("content-type", "").partition(";")
         charset = parameters.strip().lower()
         if kind.strip().lower() != FORM or charset not in ("", "charset=utf-8"):
@@ -117,14 +117,15 @@ class Forms:
         return visitor, _fields(await _body(request))
 
     def _require_own_origin(self, request: Request) -> None:
-        own = self._origin or f"{request.scope['scheme']}://{request.headers.get('host', '')}".lower()
-        origins, sites = (request.headers.getlist(name) for name in ("origin", "sec-fetch-site"))
-        if [origin.lower() for origin in origins] != [own] or sites not in ([], ["same-origin"]):
+        address = self._address or f"{request.scope['scheme']}://{request.headers.get('host', '')}"
+        own, origins = _origin(address), [*map(_origin, request.headers.getlist("origin"))]
+        sites = request.headers.getlist("sec-fetch-site")
+        if own is None or origins != [own] or sites not in ([], ["same-origin"]):
             raise FormRefused(
                 403,
                 "A form of another place",
-                f"Nothing was done: the form was not sent from {own}.",
-                f"Open the page at {own}, and answer there. STAGEGATE_PAGES_URL names another address.",
+                f"Nothing was done: the form was not sent from {address}.",
+                f"Open the page at {address}, and answer there. STAGEGATE_PAGES_URL names another address.",
             )
 
     def _limit(self, sender: str, most: int) -> None:
@@ -179,6 +180,14 @@ def audit(request: Request, outcome: str, form: Mapping[str, str] | None = None)
     sender = request.client.host if request.client else ""
     line = {"who": visitor.name if visitor else "", "from": sender, "page": request.scope["path"][:300], "form": fields}
     log.info("%s: %s", one_line(outcome[:500]), json.dumps(line))
+
+
+def _origin(url: str) -> tuple[str, str, int] | None:
+    """The origin of a URL; None where it has none, as `null`."""
+    try:
+        return origin_of(url)
+    except SourceError:
+        return None
 
 
 def _session(visitor: Visitor) -> str:

@@ -34,7 +34,7 @@ from prefect_stagegate.doors import Page, PageRequest, Visitor, load
 from prefect_stagegate.errors import RefConflict, StagegateError, UnknownRef, UsageError
 from prefect_stagegate.jobs.review.decisions import find_decision_about
 from prefect_stagegate.jobs.review.reports import report_of
-from prefect_stagegate.model import Identity, is_name
+from prefect_stagegate.model import is_name
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.forms import TOKEN, FormRefused, Forms, LoggedOut, ShownForm, audit
 from prefect_stagegate.plugins.pages.html import values_of
@@ -50,7 +50,6 @@ from prefect_stagegate.redaction import redact
 from prefect_stagegate.show import Document, document_of
 from prefect_stagegate.show.document import legible
 from prefect_stagegate.show.trimming import fitted
-from prefect_stagegate.workspace import no_passphrase
 
 PAGES_AT_A_TIME = 8
 """Pages that are made at a time; further requests wait."""
@@ -256,11 +255,7 @@ class _Pages:
     def _asked(self, request: Request, visitor: Visitor | None = None, **more: Any) -> PageRequest:
         part = partial(slice_of, request.query_params.get("page", ""))
         accept, login = request.headers.get("accept", ""), request.scope.get("stagegate.login", "")
-        workspace = self._view.workspace
-        if visitor:
-            # The catalog itself: its copies are seconds behind what the visitor did, and nothing is written there.
-            identity = Identity(visitor.name, "declared")  # their key says how it was proved
-            workspace = replace(self._view.shared, identity=identity, ask_passphrase=no_passphrase)
+        workspace = self._view.workspace_of(visitor) if visitor else self._view.workspace
         return PageRequest(workspace, request.path_params, accept, part, self._view.recent, visitor, login, **more)
 
     def shown(self, page: Page, form: ShownForm, request: Request, *, status: int = 200) -> Response:
@@ -297,7 +292,9 @@ class _Pages:
         except Exception:
             audit(request, "failed by a defect", fields)
             raise
-        audit(request, f"refused: {problem} {', '.join(changed)}".strip(), fields)
+        # Of what can't be read or reached, nobody knows whether it was done.
+        outcome = "failed" if status == 503 else "refused"  # noqa: PLR2004
+        audit(request, f"{outcome}: {problem} {', '.join(changed)}".strip(), fields)
         return self.shown(page, ShownForm("", values, problem, hint, changed), request, status=status)
 
     def added(self, page: Page, request: Request) -> Response:
