@@ -25,18 +25,17 @@ from prefect_stagegate.validations.files.formats import is_text
 from prefect_stagegate.validations.queries.relations import TableFiles, texts
 from prefect_stagegate.validations.worker.confined_process import log_last_output
 from prefect_stagegate.validations.worker.confinement import environment
+from prefect_stagegate.validations.worker.process_limits import ValidationLimits
 
 THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 """Cores that DuckDB uses, at most those that the process may use."""
 MEMORY_MIB = max(512, 128 * THREADS)
 """MiB that DuckDB may hold in memory; it spills more to a scratch folder."""
-MOST_SPILL = 1 << 40
-"""Bytes of a file in the scratch folder."""
 MOST_ANSWER = 64 << 20
 """Bytes of the answer to one query."""
 COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.queries.query_process")
-TIMEOUT = 3600.0
-"""Seconds that all queries of one `queries` block may take."""
+BOUNDS = ValidationLimits(3600.0, MEMORY_MIB << 20, 1 << 40, None)
+"""Of all queries in one `queries` block: seconds, bytes that DuckDB may hold in memory, bytes that it may spill."""
 INTEGERS = (
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
@@ -90,6 +89,13 @@ def bounded(*folders: Path, **config: Any) -> Iterator[duckdb.DuckDBPyConnection
             yield connection
 
 
+class QueryFailed(ValidationError):
+    """DuckDB can't run a query, or read a file for it."""
+
+    reason = ""
+    """DuckDB's type and message, which may quote a value."""
+
+
 @dataclass
 class Queries:
     """A database without tables in a confined process, which reads files of strangers; see `query_process`."""
@@ -107,7 +113,8 @@ class Queries:
         """Run a query and fetch all its rows, which must be few.
 
         Raises:
-            ValidationError: A file or column can't be read, or there is too little time, memory or scratch space.
+            QueryFailed: A file or column can't be read, or there is too little memory or scratch space.
+            WorkerCrashed: The process died, or took too long.
             Cancelled: The cancel event was set.
         """
         return [tuple(row) for row in self._answer(statement=statement)]
@@ -130,28 +137,33 @@ class Queries:
         line = self.process.stdout.readline(MOST_ANSWER)
         if self.stopped == "cancelled":
             raise Cancelled(f"The query about {self.about} was stopped")
-        if self.stopped:
-            raise ValidationError(f"The query about {self.about} took more than {TIMEOUT:g} s")
         # A process that a file took over may write anything.
         with suppress(ValueError, TypeError, LookupError, RecursionError):
             reply = json.loads(line)
             if "answer" in reply:
                 return reply["answer"]
             kind, message = map(str, reply["error"])
-            raise ValidationError(
+            failed = QueryFailed(
                 f"{self.about} can't be queried: {kind if self.discreet else message.splitlines()[0]}",
                 hint="Check the names of tables and columns in the spec, and `stagegate validate`.",
             )
+            failed.reason = f"{kind}: {message}"
+            raise failed
         log_last_output(self.stderr, f"queried {self.about}")
-        raise WorkerCrashed(f"The process that queries {self.about} died", hint="It says nothing about the data.")
+        what = "took too long" if self.stopped else "died"
+        hint = "It says nothing about the data. `--debug` shows its last output."
+        raise WorkerCrashed(f"The process that queries {self.about} {what}", hint=hint)
 
-    def relation(self, table: TableFiles, *, filename: str = "", as_text: bool = False) -> str:
+    def relation(
+        self, table: TableFiles, *, filename: str = "", as_text: bool = False, only: Iterable[str] = ()
+    ) -> str:
         """A query over a table's files, as `relations.relation_of` makes it.
 
         Raises:
-            ValidationError: An Arrow or CSV file can't be read.
+            QueryFailed: An Arrow or CSV file can't be read.
         """
-        return str(self._answer(table=TABLE.dump_python(table, mode="json"), filename=filename, as_text=as_text))
+        values = TABLE.dump_python(table, mode="json")
+        return str(self._answer(table=values, filename=filename, as_text=as_text, only=list(only)))
 
     def columns(self, relation: str) -> dict[str, str]:
         """The columns of a query, each with DuckDB's name of its type."""
@@ -159,19 +171,26 @@ class Queries:
 
 
 @contextmanager
-def queries(about: str, folder: Path, *, cancel: Event | None = None, discreet: bool = False) -> Iterator[Queries]:
+def queries(
+    about: str,
+    *folders: Path,
+    cancel: Event | None = None,
+    discreet: bool = False,
+    bounds: ValidationLimits = BOUNDS,
+) -> Iterator[Queries]:
     """Open a database for the block, with a thread that ends late or cancelled queries.
 
     Args:
         about: The subject of the queries, for errors.
-        folder: The version's folder; no file elsewhere can be read.
+        folders: The versions' folders; no file elsewhere can be read.
         cancel: Set it to stop the running query.
         discreet: Leave DuckDB's message out of errors.
+        bounds: What the queries may take, and where they spill.
     """
     # DuckDB has no time limit of its own, so a thread kills its process.
     done = Event()
     with (
-        tempfile.TemporaryDirectory(prefix="stagegate-") as scratch,
+        tempfile.TemporaryDirectory(prefix="stagegate-", dir=bounds.scratch) as scratch,
         tempfile.TemporaryFile() as stderr,
         subprocess.Popen(
             COMMAND,
@@ -182,10 +201,11 @@ def queries(about: str, folder: Path, *, cancel: Event | None = None, discreet: 
         ) as process,
     ):
         database = Queries(process, stderr, about, discreet)
-        watcher = threading.Thread(target=_watch, args=(database, done, cancel), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(database, done, cancel, bounds.seconds), daemon=True)
         watcher.start()
         try:
-            database.send(scratch=scratch, views=[str(folder)], memory=MEMORY_MIB << 20, spill=MOST_SPILL)
+            views = list(map(str, folders))
+            database.send(scratch=scratch, views=views, memory=bounds.memory, spill=bounds.spill)
             yield database
         finally:
             done.set()
@@ -195,8 +215,8 @@ def queries(about: str, folder: Path, *, cancel: Event | None = None, discreet: 
                 database.stdin.close()
 
 
-def _watch(database: Queries, done: Event, cancel: Event | None) -> None:
-    deadline = time.monotonic() + TIMEOUT
+def _watch(database: Queries, done: Event, cancel: Event | None, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while not done.wait(_LOOKS):
         if cancel and cancel.is_set():
             database.stopped = "cancelled"

@@ -1,7 +1,7 @@
 """The process that runs queries over a version's files for `duck.Queries`, one line of JSON each.
 
 → {"statement": "SELECT …"}                                              ← {"answer": [[…], …]}
-→ {"table": {TableFiles}, "filename": "", "as_text": false}              ← {"answer": "SELECT …"}
+→ {"table": {TableFiles}, "filename": "", "as_text": false, "only": []}   ← {"answer": "SELECT …"}
 ← {"error": ["IOException", "…"]}     in place of an answer: DuckDB's type and message
 """
 
@@ -21,8 +21,14 @@ from prefect_stagegate.validations.worker.confined_process import begin
 def main() -> None:
     """Answer until the input ends."""
     job, answers = begin()
-    config = {"memory_limit": f"{job['memory']}B", "temp_directory": job["scratch"], "threads": THREADS}
-    with locked(job["views"], **config, preserve_insertion_order=False) as connection:
+    config = {
+        "memory_limit": f"{job['memory']}B",
+        "temp_directory": job["scratch"],
+        "max_temp_directory_size": f"{job['spill']}B",
+        "threads": THREADS,
+        "preserve_insertion_order": False,
+    }
+    with locked(job["views"], **config) as connection:
         for line in sys.stdin.buffer:
             # Decimals as floats.
             print(json.dumps(_reply(connection, json.loads(line)), default=float), file=answers, flush=True)

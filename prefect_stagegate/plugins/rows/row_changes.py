@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.doors import Record
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.spec.csv_dialect import CsvSpec, TextReading
+from prefect_stagegate.spec.csv_dialect import TextReading
 
 Kind: TypeAlias = Literal["added", "gone", "changed"]
 
@@ -97,14 +97,6 @@ class TablePair:
         """The same with paths on this node."""
         paths = [[str(view / path) for path in of_side] for view, of_side in ((old, self.old), (new, self.new))]
         return replace(self, old=paths[0], new=paths[1])
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> TablePair:
-        """Read what `dataclasses.asdict` wrote."""
-        csv, columns = record["reading"]
-        reading = TextReading(CsvSpec.model_validate(csv), tuple((name, kind) for name, kind in columns))
-        names, partitions = tuple(record["names"]), tuple(record["partitions"])
-        return cls(**{**record, "names": names, "partitions": partitions, "reading": reading})
 
 
 CHANGES = Record("rows.changes", RowChanges)

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
-import subprocess
-import sys
-import tempfile
-import threading
+import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from prefect_stagegate.cache import Layout
 from prefect_stagegate.cache.layout import GROUP_DIR, explained
@@ -31,24 +25,22 @@ from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.model import Address
 from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.rows.row_changes import CHANGES, RowChanges, TablePair, TableRowChanges, contract_digest
+from prefect_stagegate.plugins.rows.row_queries import compare_rows
 from prefect_stagegate.plugins.rows.row_section import section_of
 from prefect_stagegate.show.document import Section
 from prefect_stagegate.spec import TableSpec
-from prefect_stagegate.spec.csv_dialect import CsvSpec
 from prefect_stagegate.units import digest_text, listed
 from prefect_stagegate.validations.partition_columns import partition_types, row_digests
-from prefect_stagegate.validations.worker.confined_process import log_last_output
-from prefect_stagegate.validations.worker.confinement import environment
-from prefect_stagegate.validations.worker.process_limits import SHARE
+from prefect_stagegate.validations.queries.duck import QueryFailed, queries
+from prefect_stagegate.validations.worker.process_limits import SHARE, ValidationLimits, is_about_limits
 from prefect_stagegate.workspace import Workspace
 
-COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.plugins.rows.row_worker")
 MOST_MEMORY = 1 << 30
 """Bytes that DuckDB may hold in memory; it spills more."""
-MOST_REPLY = 64 << 20
-"""Bytes of the process's reply."""
-ERRORS = {kind.__name__: kind for kind in (UsageError, ValidationError, NoSpace)}
-TABLES = TypeAdapter(tuple[TableRowChanges, ...])
+NO_SPACE = re.compile(
+    r"No space left|Disk quota|File too large|max_temp_directory_size|failed to offload", re.IGNORECASE
+)
+"""What DuckDB says where it can't spill."""
 
 log = logging.getLogger(__name__)
 
@@ -179,52 +171,30 @@ def _compared(
             for version, needed in zip(versions, is_read, strict=True)
         ]
         scratch = held.enter_context(_scratch_folder(workspace.cache.layout))
-        job = {
-            "scratch": str(scratch),
-            "views": [str(view) for view, needed in zip(views, is_read, strict=True) if needed],
-            "pairs": [asdict(pair.below(views[0], views[1])) for pair in pairs],
-            "memory": min(limits.memory // SHARE, MOST_MEMORY),
-            "spill": limits.spill,
-        }
-        return _reply(json.dumps(job, default=CsvSpec.model_dump).encode(), str(scratch), limits.seconds)
+        memory = min(limits.memory // SHARE, MOST_MEMORY)
+        bounds = replace(limits, memory=memory, scratch=str(scratch))
+        folders = [view for view, needed in zip(views, is_read, strict=True) if needed]
+        return tuple(_compared_pair(pair.below(views[0], views[1]), folders, bounds) for pair in pairs)
 
 
-def _reply(job: bytes, scratch: str, seconds: float) -> tuple[TableRowChanges, ...]:
-    """What the process makes of a job. It is killed when its time is over, and when this thread leaves."""
-    with tempfile.TemporaryFile() as stderr:
-        # The kernel kills the process when the thread that started it ends.
-        with subprocess.Popen(
-            COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=environment(os.environ, scratch),
-        ) as process:
-            timer = threading.Timer(seconds, process.kill)
-            timer.start()
-            try:
-                assert process.stdin is not None  # noqa: S101 - asked for above
-                assert process.stdout is not None  # noqa: S101 - asked for above
-                with suppress(BrokenPipeError):
-                    process.stdin.write(job)
-                    process.stdin.close()
-                text = process.stdout.read(MOST_REPLY)
-            finally:
-                timer.cancel()
-                process.kill()
-        # A process that a file took over may write anything.
-        with suppress(ValueError, TypeError, KeyError, RecursionError):
-            reply = json.loads(text)
-            if "error" in reply:
-                kind, message, hint = map(str, reply["error"])
-                raise ERRORS[kind](message, hint=hint)
-            return TABLES.validate_python(reply["tables"])
-        log_last_output(stderr, "compared rows")
-    raise WorkerCrashed(
-        "The process that compares rows died, or took too long",
-        hint="It says nothing about the data. Give it more time by STAGEGATE_VALIDATION_TIMEOUT, or look at its last "
-        "output: `--debug`.",
-    )
+def _compared_pair(pair: TablePair, folders: Sequence[Path], bounds: ValidationLimits) -> TableRowChanges:
+    about = f"the rows of table {pair.table}"
+    try:
+        # A database a table: what one holds in memory is gone for the next.
+        with queries(about, *folders, discreet=bool(pair.personal), bounds=bounds) as database:
+            return compare_rows(database, pair)
+    except QueryFailed as error:
+        if NO_SPACE.search(error.reason):
+            hint = "Free some space on the cache's volume, or let it take more by STAGEGATE_VALIDATION_SPILL."
+            raise NoSpace(f"No space left to compare {about}", hint=hint) from None
+        if is_about_limits(error.reason):
+            hint = "Let it take more by STAGEGATE_VALIDATION_MEMORY, or compare fewer files."
+            raise ValidationError(f"More memory than permitted is needed to compare {about}", hint=hint) from None
+        error.hint = "Run `stagegate validate` on both versions: it names the files that can't be read."
+        raise
+    except WorkerCrashed as error:
+        error.hint += " Give it more time by STAGEGATE_VALIDATION_TIMEOUT."
+        raise
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Compares the rows of one table's files by DuckDB: exactly, by whole rows or by a key. Runs in the confined worker.
+"""Compares the rows of one table's files by DuckDB: exactly, by whole rows or by a key.
 
 Values of the data never become SQL, and names of columns are replaced by numbers before they meet a query of ours.
 """
@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
-
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.rows.row_changes import Kind, RowSample, TablePair, TableRowChanges
 from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.units import count_text, listed
 from prefect_stagegate.validations.files.formats import form
-from prefect_stagegate.validations.queries.relations import FILE, TableFiles, relation_of
+from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.relations import FILE, TableFiles
 from prefect_stagegate.validations.worker.values import MASKED, NULL, short
 
 SAMPLES = 5
@@ -57,54 +56,51 @@ class _Columns:
         return MASKED if position in self.hidden else short(value, LONGEST_VALUE)
 
 
-def compare_rows(connection: duckdb.DuckDBPyConnection, pair: TablePair) -> TableRowChanges:
+def compare_rows(queries: Queries, pair: TablePair) -> TableRowChanges:
     """Count the rows of a table's files that were added, went or changed.
 
     Args:
-        connection: An empty database in memory, which holds what differs afterwards.
+        queries: An empty database, which holds what differs afterwards.
         pair: The files; at least one.
 
     Raises:
         UsageError: The key is not unique, or has missing values.
-        duckdb.Error: A file can't be read, columns can't be compared, or memory or scratch space is short.
+        QueryFailed: A file can't be read, columns can't be compared, or memory or scratch space is short.
     """
     joint = TableFiles(Path("/"), [*pair.old, *pair.new], pair.reading, partitions=pair.partitions[2])
-    kinds = _columns(connection, relation_of(connection, joint, filename=FILE))
-    columns, notes = _compared(connection, pair, kinds)
+    kinds = _columns(queries, queries.relation(joint, filename=FILE))
+    columns, notes = _compared(queries, pair, kinds)
     old, new = (
-        _side(connection, joint, paths, columns, name)
-        for name, paths in (("rows_old", pair.old), ("rows_new", pair.new))
+        _side(queries, joint, paths, columns, name) for name, paths in (("rows_old", pair.old), ("rows_new", pair.new))
     )
     for name, side in zip(pair.names, (old, new), strict=True):
-        _require_key(connection, pair, name, side, columns)
-    rows = (_count(connection, old), _count(connection, new))
+        _require_key(queries, pair, name, side, columns)
+    rows = (_count(queries, old), _count(queries, new))
     by_column: dict[str, int] = {}
     if not (old and new and columns.names):  # nothing to compare with: all rows of one version
         added, gone, changed = rows[1], rows[0], 0
-        samples = [*_samples(connection, old, "gone", columns), *_samples(connection, new, "added", columns)]
+        samples = [*_samples(queries, old, "gone", columns), *_samples(queries, new, "added", columns)]
     elif columns.key:
-        (added, gone, changed), by_column, samples = _by_key(connection, old, new, columns)
+        (added, gone, changed), by_column, samples = _by_key(queries, old, new, columns)
     else:
-        (added, gone), samples = _by_rows(connection, old, new, columns)
+        (added, gone), samples = _by_rows(queries, old, new, columns)
         changed = 0
     files, key = (len(pair.old), len(pair.new)), tuple(columns.names[at] for at in columns.key)
     counts = (added, gone, changed if key else None)
     return TableRowChanges(pair.table, files, 0, rows, key, *counts, by_column, tuple(notes), tuple(samples))
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
-    rows = connection.execute(f"DESCRIBE {relation}").fetchall()
+def _columns(queries: Queries, relation: str) -> dict[str, str]:
+    rows = queries.rows(f"DESCRIBE {relation}")
     return {row[0]: row[1] for row in rows if row[0] != FILE}
 
 
-def _compared(
-    connection: duckdb.DuckDBPyConnection, pair: TablePair, kinds: Mapping[str, str]
-) -> tuple[_Columns, list[str]]:
+def _compared(queries: Queries, pair: TablePair, kinds: Mapping[str, str]) -> tuple[_Columns, list[str]]:
     """The columns that both versions have, and what is said of the others and of other types."""
     sides: list[dict[str, tuple[str, str]]] = []
     for paths, partitions in zip((pair.old, pair.new), pair.partitions, strict=False):
         table = TableFiles(Path("/"), paths, pair.reading, partitions=partitions)
-        found = _columns(connection, relation_of(connection, table)) if paths else kinds
+        found = _columns(queries, queries.relation(table)) if paths else kinds
         sides.append({name.lower(): (name, kind) for name, kind in found.items()})
     old, new = sides
     folders = {name.lower() for name in pair.partitions[0].keys() ^ pair.partitions[1].keys()}
@@ -137,27 +133,23 @@ def _compared(
     )
 
 
-def _side(
-    connection: duckdb.DuckDBPyConnection, joint: TableFiles, paths: Sequence[str], columns: _Columns, name: str
-) -> str:
+def _side(queries: Queries, joint: TableFiles, paths: Sequence[str], columns: _Columns, name: str) -> str:
     """A query over one version's files, with the types that the values of both have; empty without files.
 
     Other formats than Parquet are read into the table `name` once: each query would parse them again.
     """
     if not paths:
         return ""
-    rows = relation_of(connection, joint, filename=FILE, only=set(paths))
+    rows = queries.relation(joint, filename=FILE, only=set(paths))
     names = ", ".join(f"{identifier(column)} AS c{at}" for at, column in enumerate(columns.names)) or "1 AS c0"
     query = f"SELECT {names} FROM ({rows}) WHERE {FILE} IN ({', '.join(map(literal, paths))})"
     if all(form(Path(path)) == "parquet" for path in paths):
         return query
-    connection.execute(f"CREATE TEMP TABLE {name} AS {query}")
+    queries.rows(f"CREATE TEMP TABLE {name} AS {query}")
     return f"SELECT * FROM {name}"
 
 
-def _require_key(
-    connection: duckdb.DuckDBPyConnection, pair: TablePair, name: str, side: str, columns: _Columns
-) -> None:
+def _require_key(queries: Queries, pair: TablePair, name: str, side: str, columns: _Columns) -> None:
     """Refuse a key by which rows can't be matched: before the join, since one of many equal keys would not end."""
     if not side or not columns.key:
         return
@@ -165,7 +157,7 @@ def _require_key(
     missing = " OR ".join(f"c{at} IS NULL" for at in columns.key)
     groups = f"SELECT {key}, count(*) AS n FROM ({side}) GROUP BY {key}"
     query = f"SELECT sum(n) FILTER (WHERE {missing}), sum(n) FILTER (WHERE n > 1) FROM ({groups})"
-    ((nulls, repeated),) = connection.execute(query).fetchall()
+    ((nulls, repeated),) = queries.rows(query)
     for count, problem in ((nulls, "has no value"), (repeated, "is not unique")):
         if count:
             raise UsageError(
@@ -175,24 +167,22 @@ def _require_key(
             )
 
 
-def _by_rows(
-    connection: duckdb.DuckDBPyConnection, old: str, new: str, columns: _Columns
-) -> tuple[tuple[int, int], list[RowSample]]:
+def _by_rows(queries: Queries, old: str, new: str, columns: _Columns) -> tuple[tuple[int, int], list[RowSample]]:
     """How many rows were added and went, and samples: the difference of two multisets."""
     both = f"SELECT *, -1 AS side FROM ({old}) UNION ALL SELECT *, 1 FROM ({new})"
     sums = f"SELECT {columns.all}, sum(side) AS n FROM ({both}) GROUP BY {columns.all}"
-    connection.execute(f"CREATE TEMP TABLE differing AS FROM ({sums}) WHERE n <> 0")
+    queries.rows(f"CREATE TEMP TABLE differing AS FROM ({sums}) WHERE n <> 0")
     query = "SELECT sum(n) FILTER (WHERE n > 0), -sum(n) FILTER (WHERE n < 0) FROM differing"
-    added, gone = (int(count or 0) for count in connection.execute(query).fetchall()[0])
+    added, gone = (int(count or 0) for count in queries.rows(query)[0])
     samples = [
-        *_samples(connection, "FROM differing WHERE n < 0", "gone", columns),
-        *_samples(connection, "FROM differing WHERE n > 0", "added", columns),
+        *_samples(queries, "FROM differing WHERE n < 0", "gone", columns),
+        *_samples(queries, "FROM differing WHERE n > 0", "added", columns),
     ]
     return (added, gone), samples
 
 
 def _by_key(
-    connection: duckdb.DuckDBPyConnection, old: str, new: str, columns: _Columns
+    queries: Queries, old: str, new: str, columns: _Columns
 ) -> tuple[tuple[int, int, int], dict[str, int], list[RowSample]]:
     """How many rows were added, went and changed, in how many each column changed, and samples."""
     every = range(len(columns.names))
@@ -205,19 +195,19 @@ def _by_key(
         f"WHERE {' OR '.join(['o.side IS NULL', 'n.side IS NULL', *differs])}"
     )
     is_changed = "NOT is_added AND NOT is_gone"
-    connection.execute(f"CREATE TEMP TABLE differing AS {query}")
+    queries.rows(f"CREATE TEMP TABLE differing AS {query}")
     conditions = [
         *("is_added", "is_gone", is_changed),
         *(f"{is_changed} AND o{at} IS DISTINCT FROM n{at}" for at in columns.others),
     ]
     counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in conditions)
-    (counted,) = connection.execute(f"SELECT {counts} FROM differing").fetchall()
+    (counted,) = queries.rows(f"SELECT {counts} FROM differing")
     added, gone, changed, *of_columns = map(int, counted)
     by_column = {columns.names[at]: count for at, count in zip(columns.others, of_columns, strict=True) if count}
     samples = [
-        *_changed_samples(connection, is_changed, columns),
-        *_samples(connection, _renamed("o", "is_gone", every), "gone", columns),
-        *_samples(connection, _renamed("n", "is_added", every), "added", columns),
+        *_changed_samples(queries, is_changed, columns),
+        *_samples(queries, _renamed("o", "is_gone", every), "gone", columns),
+        *_samples(queries, _renamed("n", "is_added", every), "added", columns),
     ]
     by_column = dict(sorted(by_column.items(), key=lambda item: -item[1]))
     return (added, gone, changed), by_column, samples
@@ -228,11 +218,11 @@ def _renamed(side: str, condition: str, every: range) -> str:
     return f"SELECT {values} FROM differing WHERE {condition}"
 
 
-def _count(connection: duckdb.DuckDBPyConnection, side: str) -> int:
-    return int(connection.execute(f"SELECT count(*) FROM ({side})").fetchall()[0][0]) if side else 0
+def _count(queries: Queries, side: str) -> int:
+    return int(queries.rows(f"SELECT count(*) FROM ({side})")[0][0]) if side else 0
 
 
-def _samples(connection: duckdb.DuckDBPyConnection, query: str, kind: Kind, columns: _Columns) -> list[RowSample]:
+def _samples(queries: Queries, query: str, kind: Kind, columns: _Columns) -> list[RowSample]:
     """The first rows of a query, whose columns are `c0`, `c1`, …; those of the key first. None for an empty query."""
     shown = [*columns.key, *columns.others][:SAMPLED_COLUMNS]
     if not (query and shown):
@@ -240,17 +230,17 @@ def _samples(connection: duckdb.DuckDBPyConnection, query: str, kind: Kind, colu
     # A whole version is not sorted for five of its rows.
     order = f" ORDER BY {_names('c', shown)}" if "differing" in query else ""
     query = f"SELECT {_as_text('c', shown)} FROM ({query}){order} LIMIT {SAMPLES}"
-    return [RowSample(kind, columns.texts(row, shown)) for row in connection.execute(query).fetchall()]
+    return [RowSample(kind, columns.texts(row, shown)) for row in queries.rows(query)]
 
 
-def _changed_samples(connection: duckdb.DuckDBPyConnection, condition: str, columns: _Columns) -> list[RowSample]:
+def _changed_samples(queries: Queries, condition: str, columns: _Columns) -> list[RowSample]:
     others = columns.others
     flags = ", ".join(f"o{at} IS DISTINCT FROM n{at}" for at in others)
     shown = ", ".join(filter(None, (_as_text("o", columns.key), _as_text("o", others), _as_text("n", others), flags)))
     order = _names("o", columns.key)
     query = f"SELECT {shown} FROM differing WHERE {condition} ORDER BY {order} LIMIT {SAMPLES}"
     samples = []
-    for row in connection.execute(query).fetchall():
+    for row in queries.rows(query):
         ends = [len(columns.key), *(len(columns.key) + len(others) * part for part in (1, 2))]
         key, before, now, changed = row[: ends[0]], row[ends[0] : ends[1]], row[ends[1] : ends[2]], row[ends[2] :]
         texts, texts_now = columns.texts(before, others), columns.texts(now, others)

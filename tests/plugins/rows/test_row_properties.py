@@ -18,6 +18,7 @@ from prefect_stagegate.plugins.rows.row_changes import TablePair, TableRowChange
 from prefect_stagegate.plugins.rows.row_comparing import differing_files
 from prefect_stagegate.plugins.rows.row_queries import compare_rows
 from prefect_stagegate.spec.csv_dialect import TextReading
+from prefect_stagegate.validations.queries import duck, relations
 
 COLUMNS = ("n", 'a "quoted", name', "x")
 SCHEMA = pa.schema([("n", pa.int64()), (COLUMNS[1], pa.string()), ("x", pa.float64())])
@@ -37,10 +38,23 @@ def write(folder: Path, name: str, rows: Sequence[Sequence[Any]], schema: pa.Sch
     return str(folder / name)
 
 
+class HereQueries(duck.Queries):
+    """Queries in this process: one of its own for each example would take long."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        return self.connection.execute(statement).fetchall()
+
+    def relation(self, table: relations.TableFiles, **options: Any) -> str:
+        return relations.relation_of(self.connection, table, **options)
+
+
 def compared(old: Iterable[str], new: Iterable[str], key: Sequence[str] = ()) -> TableRowChanges:
     pair = TablePair("t", ("before", "now"), list(old), list(new), ({}, {}, {}), TextReading(), key)
     with duckdb.connect() as connection:
-        return compare_rows(connection, pair)
+        return compare_rows(HereQueries(connection), pair)
 
 
 def rows_of(files: Sequence[Sequence[Any]]) -> Counter[Any]:
