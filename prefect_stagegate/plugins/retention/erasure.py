@@ -177,7 +177,7 @@ def erasures_of(catalog: Catalog, dataset: str) -> list[Erasure]:
     """
     recorded = catalog.all(ERASURES, dataset)
     policies = policy_log(catalog, dataset).entries() if recorded else []
-    if not any(erasure_rule(entry.policy) for entry in policies):
+    if all(erasure_rule(entry.policy) is None for entry in policies):
         return recorded
     from prefect_stagegate.plugins.retention.erasure_requests import is_agreed  # late: it loads all checks
 

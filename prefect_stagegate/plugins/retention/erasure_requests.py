@@ -166,7 +166,7 @@ def is_agreed(erasure: Erasure, policies: Sequence[PolicyEntry]) -> bool:
 
 def pending_erasures(workspace: Workspace, head: PolicyEntry) -> Iterator[PendingAction]:
     """What waits for somebody because of requests to erase; see `Plugin.pending`."""
-    for request in open_requests(workspace, head) if erasure_rule(head.policy) else ():
+    for request in open_requests(workspace, head) if erasure_rule(head.policy) is not None else ():
         tally = _tally(head, request, gate_records.read_answers(workspace.catalog, request))
         if tally.declined:
             continue  # whoever asked was told, and may ask for something else

@@ -192,3 +192,13 @@ def test_rule_that_nobody_can_meet_is_refused(tmp_path: Path) -> None:
         lint(Asking(tmp_path, count=4, **{"from": ["governance"]}).spec())
     with pytest.raises(SpecError, match=r"policy.erasure.approval.cuont: unknown parameter of approval"):
         lint(Asking(tmp_path, cuont=1).spec())
+
+
+def test_rule_without_parameters_wants_one_other_person(tmp_path: Path) -> None:
+    asking = Asking(tmp_path)
+    asking.deliver("a,b\n1,2\n", policy={"erasure": {"approval": {}}})
+    asking.ask()
+    assert asking.run("status", "--mine", identity=INES.name) == 4
+    with pytest.raises(UsageError, match="ada made the request"):
+        asking.answer(ADA)
+    assert asking.answer(INES) == ""
