@@ -28,6 +28,7 @@ from prefect_stagegate.plugins.retention.erasure import (
     NodeErasure,
     erasures_of,
     node_erasure,
+    node_key,
     put_node_erasure,
 )
 from prefect_stagegate.units import count_text, digest_text
@@ -85,7 +86,7 @@ def erase_on_node(workspace: Workspace, dataset: str) -> list[NodeErasure]:
         # Before the answers, so that the node's own record contradicts none of them.
         report_collection(lambda: workspace)
     for report in reports:
-        last = node_erasure(workspace.catalog, dataset, report.number, node)
+        last = node_erasure(workspace.catalog, dataset, report.number, node_key(node))
         if not last or report.blobs or (last.is_proved, last.left) != (report.is_proved, report.left):
             put_node_erasure(workspace.catalog, dataset, report)
     return reports

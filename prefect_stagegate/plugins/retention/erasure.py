@@ -189,12 +189,11 @@ def put_node_erasure(catalog: Catalog, dataset: str, report: NodeErasure) -> Non
     catalog.add(NODE_ERASURES, report, dataset, report.number, node_key(report.node))
 
 
-def node_erasure(catalog: Catalog, dataset: str, number: int, node: str) -> NodeErasure | None:
-    """What a node found last; None where it never answered."""
-    key = (dataset, number, node_key(node))
-    newest = newest_record(catalog, NODE_ERASURES, *key)
-    if newest and (newest.number, newest.node) != (number, node):
-        raise corrupt(NODE_ERASURES.path(*key), "is about something else")
+def node_erasure(catalog: Catalog, dataset: str, number: int, key: str) -> NodeErasure | None:
+    """What the node of a key found last; None where it never answered."""
+    newest = newest_record(catalog, NODE_ERASURES, dataset, number, key)
+    if newest and (newest.number, node_key(newest.node)) != (number, key):
+        raise corrupt(NODE_ERASURES.path(dataset, number, key), "is about something else")
     return newest
 
 

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.catalog.records import corrupt, newest_record
 from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.doors import load, plugins
 from prefect_stagegate.jobs.review.status import find_holders
-from prefect_stagegate.plugins.retention.erasure import NODE_ERASURES, Erasure, NodeErasure, erasures_of, node_key
+from prefect_stagegate.plugins.retention.erasure import (
+    NODE_ERASURES,
+    Erasure,
+    NodeErasure,
+    erasures_of,
+    node_erasure,
+    node_key,
+)
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
@@ -63,9 +69,7 @@ def _answers(
     keys = {node_key(node) for node in known} | {*catalog.folders(NODE_ERASURES, dataset, number)}
     for key in sorted(keys):
         with unreadable.skip(dataset):
-            if answer := newest_record(catalog, NODE_ERASURES, dataset, number, key):
-                if (answer.number, node_key(answer.node)) != (number, key):
-                    raise corrupt(NODE_ERASURES.path(dataset, number, key), "is about something else")
+            if answer := node_erasure(catalog, dataset, number, key):
                 answers[answer.node] = answer
     return answers
 
