@@ -7,7 +7,7 @@ versions take a minute and a half rather than an hour. No cache holds any of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -86,11 +86,13 @@ def write_large_catalog(
     contents = [_Content(number) for number in range(versions)]
     names = [f"set-{number:03}" for number in range(datasets)]
     small = replace(environment, python=_few_distributions(environment.python))
+    identity: dict[str, bytes] = {}
     with ThreadPoolExecutor(WRITERS) as pool:
         for number, name in enumerate(names):
-            memory = _MemoryRecords()
+            memory = _MemoryRecords(identity)
             story = Story(min(number % 20, Story.CURRENT))
             _History(memory, name, story, small, contents).write()
+            identity = {key: data for key, data in memory.data.items() if key == ID_KEY} or identity
             # False only for a store that was not empty, and for what all datasets share.
             is_new = pool.map(
                 lambda item: records.create(*item) or item[0].startswith(("environments/", ID_KEY)), memory.data.items()
@@ -110,8 +112,8 @@ class _MemoryRecords:
 
     url = "memory"
 
-    def __init__(self) -> None:
-        self.data: dict[str, bytes] = {}
+    def __init__(self, data: Mapping[str, bytes] | None = None) -> None:
+        self.data = dict(data or {})
         self._below: dict[str, set[str]] = {}
         self._notes: dict[str, str] = {}
 

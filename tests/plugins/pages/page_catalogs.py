@@ -30,6 +30,7 @@ from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_n
 from prefect_stagegate.plugins.profile.profiles import LEVELS, PROFILES, ColumnProfile, TableProfile, files_digest
 from prefect_stagegate.plugins.profile.profiling import table_files
 from prefect_stagegate.plugins.retention.retirement import retire
+from prefect_stagegate.plugins.runs.use_records import TrackedRun, UseBegun, record_begun
 from prefect_stagegate.plugins.watch.watch_records import HOLDS, Hold
 from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
@@ -71,6 +72,12 @@ def fill(folder: Path) -> Workspace:
         passed.promote()
     node = passed.node()
     _profile(node, "passed")
+    old, new = (entry.digest for entry in node.catalog.history("passed", "production"))
+    passed.run("diff", f"passed@{old}", f"passed@{new}", "--rows")
+    run = UseBegun(
+        TrackedRun("mlflow", "3f2a", HOSTILE, "https://mlflow.example.org"), HOSTILE, HOSTILE, "n", stamp(now())
+    )
+    record_begun(node.catalog, "passed", new, run)
     scenario("refused", license="CC-BY-NC-4.0").deliver("one")
     check(node, Address("refused"), "pilot")
     scenario("inconclusive", gates={"pilot": {"require": ["license", "schema"]}}).deliver("one")
@@ -87,7 +94,8 @@ def fill(folder: Path) -> Workspace:
         withdrawn.deliver(text)
         withdrawn.promote()
     rollback(withdrawn.node(INES), Address("withdrawn", "production"), reason="The second delivery has `NaN` fares")
-    held, hidden = scenario("held"), scenario("retired")
+    watched = GATES | {"production": {**GATES["production"], "watch": {"checks": ["license"], "on_failure": "hold"}}}
+    held, hidden = scenario("held", gates=watched), scenario("retired")
     for each in (held, hidden):
         each.deliver("one")
         each.promote()
@@ -142,6 +150,7 @@ def _profile(node: Workspace, dataset: str) -> None:
                     measured={"results": results},
                     at=stamp(now()),
                 ),
+                Evidence("metrics", Outcome.FAIL, "loss is 0.9, and may be 0.5", "ai", at=stamp(now())),
             ],
         )
 

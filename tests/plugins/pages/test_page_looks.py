@@ -58,8 +58,24 @@ def look(browser: Browser, address: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_page_of_every_case_is_sound(case: str, node: Workspace, url: str, browser: Browser) -> None:
-    for path in pages_of(node, case):
+    paths = pages_of(node, case)
+    for path in paths + re.findall(r'href="(/[^"]+/decisions/[^"]+)"', text_of(url + paths[2]))[:1]:
         look(browser, url + path)
+
+
+def test_what_plugins_add_is_on_the_pages(node: Workspace, url: str) -> None:
+    held = pages_of(node, "held")[2]
+    (decision, *_) = re.findall(r'href="(/[^"]+/decisions/[^"]+)"', text_of(url + held))
+    passed, _, version, _, compare = pages_of(node, "passed")
+    sections = {
+        passed: "Trends",
+        version: "Runs that used it",
+        compare: "Row changes",
+        decision: "Watched since its promotion",
+    }
+    for path, title in sections.items():
+        assert f">{title}</h2>" in text_of(url + path), path
+    assert '<span class="tag fail">fail</span>' in text_of(url + version).split(">metrics</th>")[1][:200]
 
 
 @pytest.mark.parametrize("path", ["/", "/?all=1", "/?for=%3Cscript%3E", "/datasets", "/nodes", "/nodes/gpu-1"])
