@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -17,8 +19,12 @@ from prefect_stagegate.plugins.answers import request_page
 from prefect_stagegate.plugins.login.logged_in import LoggedInPerson
 from prefect_stagegate.workspace import Workspace
 from tests.integration import test_approval as runs
+from tests.plugins.answer_server import answers_to, hidden, request_path
+from tests.plugins.login.login_server import Browser
+from tests.plugins.login.lying_provider import SECRET, lying_provider
+from tests.plugins.test_log_in import serving
 from tests.support.keys import new_key
-from tests.support.scenario import Scenario
+from tests.support.scenario import INES, Scenario
 
 platform = runs.platform
 ISSUER = "https://login.example.org"
@@ -28,8 +34,8 @@ OLA, KIM = "ola@example.org", "kim@example.org"
 class LoginScenario(Scenario):
     """A gate that counts members of the provider's group `platform`, by their logins."""
 
-    def __init__(self, folder: Path) -> None:
-        self.key = new_key(folder / "server.pem")
+    def __init__(self, folder: Path, key: str = "server.pem") -> None:
+        self.key = new_key(folder / key)
         logins = {"keys": [self.key.public], "groups": {"infra": ["platform"]}}
         approval = {"approval": {"count": 1, "from": ["infra"], "proof": "login", "logins": logins}}
         gates: dict[str, Any] = {"pilot": {"require": ["license"]}}
@@ -49,11 +55,15 @@ def sent(workspace: Workspace, visitor: Visitor, request: str, **form: str) -> P
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> LoginScenario:
-    made = LoginScenario(tmp_path)
-    made.deliver("one")
-    made.promote("pilot")
-    check(made.node(), Address("things"), "production")
-    return made
+    return waiting(LoginScenario(tmp_path))
+
+
+def waiting(scenario: LoginScenario) -> LoginScenario:
+    """Ask for an approval."""
+    scenario.deliver("one")
+    scenario.promote("pilot")
+    check(scenario.node(), Address("things"), "production")
+    return scenario
 
 
 def test_logged_in_members_are_counted_by_their_login(scenario: LoginScenario) -> None:
@@ -72,6 +82,27 @@ def test_member_who_left_the_group_must_not_answer(scenario: LoginScenario) -> N
     with pytest.raises(UsageError, match=f"{OLA} can't answer for production: not an address of infra"):
         request_page.act(scenario.sent(scenario.visitor(OLA, "staff"), answer="approve"))
     assert request_page.request_page(scenario.sent(scenario.visitor(OLA))).people.counted == ()
+
+
+def test_person_who_logs_in_answers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The command itself: from the link in a message over the provider's page to the record."""
+    scenario = waiting(LoginScenario(tmp_path, "key.pem"))
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "secret").chmod(0o600)
+    path, browser = request_path(scenario.node()), Browser()
+    with lying_provider() as provider, serving(scenario, "--oidc", provider.issuer) as url:
+        (link,) = set(re.findall(r'href="(/login[?]next=[^"]+)"', browser.get(f"{url}{path}").body.decode()))
+        page = browser.get(f"{url}{link}").body.decode()
+        assert browser.visited[-1] == f"{url}{path}"
+        form = {**dict(hidden(page)), "answer": "approve", "reason": "seen"}
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": url}
+        sent = browser.send("POST", f"{url}{path}", headers, urlencode(form).encode())
+        assert sent.status == 303, sent.body[-2000:]
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if "pages.forms" in line)
+    assert "done: {" in line
+    assert INES.name in line
+    (answer,) = answers_to(scenario.node(), path)
+    assert (answer.approver.name, answer.approver.source, answer.reason) == (INES.name, "login", "seen")
 
 
 @pytest.mark.system

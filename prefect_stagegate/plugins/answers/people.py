@@ -1,49 +1,20 @@
-"""What the pages share: who answered a request and is awaited, and what an address and a form say."""
+"""What the pages share: what an answer relies on, and what an address and a form say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.doors import PageRequest, Visitor
 from prefect_stagegate.errors import UnknownRef, UsageError
-from prefect_stagegate.gate.approval_counting import count_answers, who_may
-from prefect_stagegate.gate.approval_parameters import ApprovalParameters
-from prefect_stagegate.model import Approval, ApprovalRequest, is_name
+from prefect_stagegate.gate.approval_counting import AnswerTally
+from prefect_stagegate.model import is_name
 from prefect_stagegate.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class Answerers:
-    """The people of a request."""
-
-    counted: tuple[Approval, ...]
-    """The answers that count, the oldest first."""
-    ignored: tuple[tuple[Approval, str], ...]
-    """The other ones, each with why it does not count."""
-    missing: str
-    """Who has yet to agree; empty when enough did."""
-    may: str
-    """Whose answers count."""
-
-    @property
-    def facts(self) -> list[list[Any]]:
-        """What an answer relies on: all answers as they were read."""
-        known = (*self.counted, *(reply for reply, _ in self.ignored))
-        return [[reply.approver.name, reply.approver.source, reply.approved, reply.reason, reply.at] for reply in known]
-
-
-def answerers(
-    request: ApprovalRequest, replies: Sequence[Approval], parameters: ApprovalParameters, owners: Mapping[Any, str]
-) -> Answerers:
-    """Count the answers to a request.
-
-    Raises:
-        MissingExtra: What verifies their signatures is not installed.
-    """
-    tally = count_answers(request, replies, parameters, owners)
-    return Answerers(tally.counted, tally.ignored, tally.missing, who_may(parameters, owners))
+def answers_read(tally: AnswerTally) -> list[list[Any]]:
+    """All answers as they were read, those that don't count too: what a further answer relies on."""
+    known = (*tally.counted, *(reply for reply, _ in tally.ignored))
+    return [[reply.approver.name, reply.approver.source, reply.approved, reply.reason, reply.at] for reply in known]
 
 
 def named(request: PageRequest, *kinds: str) -> list[str]:

@@ -8,13 +8,14 @@ from prefect_stagegate.catalog import gate_records
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.errors import UnknownRef, UsageError
+from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers, who_may
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.jobs.address import policy_of
 from prefect_stagegate.jobs.gating.consent import agreement, rule_of
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request, open_requests, proposed_by, spec_under
 from prefect_stagegate.model import ApprovalRequest, PolicyChange
 from prefect_stagegate.model.canonical import digest_of
-from prefect_stagegate.plugins.answers.people import Answerers, acting, answer_of, answerers, digest_in, named
+from prefect_stagegate.plugins.answers.people import acting, answer_of, answers_read, digest_in, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,9 @@ class ProposalPage:
     digest: str
     request: ApprovalRequest | None
     """None once another policy, or this one, was adopted."""
-    people: Answerers | None = None
+    people: AnswerTally | None = None
+    may: str = ""
+    """Whose answers count."""
     changes: tuple[PolicyChange, ...] = ()
     missing: str = ""
     """Why it can't be adopted yet; empty when it can."""
@@ -47,11 +50,12 @@ def proposal_page(request: PageRequest) -> ProposalPage:
         if catalog.get(gate_records.PROPOSALS, dataset, digest) is None:
             raise UnknownRef(f"Nobody proposed a policy {digest[:19]} for {dataset}")
         return ProposalPage(dataset, digest, None)
-    replies = gate_records.read_answers(catalog, asked)
-    people = answerers(asked, replies, ApprovalParameters.model_validate(rule), head.policy.get("owners", {}))
-    request.rely({"the request": asked.id, "the answers": people.facts, "the policy in force": head.digest})
+    replies, owners = gate_records.read_answers(catalog, asked), head.policy.get("owners", {})
+    parameters = ApprovalParameters.model_validate(rule)
+    people, may = count_answers(asked, replies, parameters, owners), who_may(parameters, owners)
+    request.rely({"the request": asked.id, "the answers": answers_read(people), "the policy in force": head.digest})
     missing = agreement(head.policy, asked, replies).missing
-    return ProposalPage(dataset, digest, asked, people, proposed_by(workspace, asked), missing)
+    return ProposalPage(dataset, digest, asked, people, may, proposed_by(workspace, asked), missing)
 
 
 def act(request: PageRequest) -> str:

@@ -8,6 +8,7 @@ from prefect_stagegate.catalog import gate_records
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
+from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers, who_may
 from prefect_stagegate.gate.approval_parameters import approval_asked_by
 from prefect_stagegate.gate.overrides import outcomes_shown
 from prefect_stagegate.gate.records.attest import decision_of
@@ -15,7 +16,7 @@ from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.approve import answer, lapsed_at, waiting_runs, why_closed
 from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.model import Approval, ApprovalRequest
-from prefect_stagegate.plugins.answers.people import Answerers, acting, answer_of, answerers, named
+from prefect_stagegate.plugins.answers.people import acting, answer_of, answers_read, named
 from prefect_stagegate.show import Document, Section, document_of
 from prefect_stagegate.workspace import Workspace
 
@@ -28,7 +29,9 @@ class RequestPage:
     report: Document | None
     """The newest decision about the version for the target; None where none can be read."""
     decision_at: str
-    people: Answerers
+    people: AnswerTally
+    may: str
+    """Whose answers count."""
     closed: str
     """Why it can't be answered any more; empty while it can."""
     serves: str
@@ -59,7 +62,7 @@ def request_page(request: PageRequest) -> RequestPage:
     catalog, dataset, target = workspace.catalog, asked.dataset, asked.target
     spec = stored_spec(workspace, dataset, asked.digest)
     parameters = approval_asked_by(spec.gate(target))
-    people = answerers(asked, gate_records.read_answers(catalog, asked), parameters, spec.owners)
+    people = count_answers(asked, gate_records.read_answers(catalog, asked), parameters, spec.owners)
     statement = gate_records.newest_attestation(catalog, dataset, asked.digest, target)
     decision = decision_of(statement) if statement else None
     head, adoption = catalog.ref(dataset, target), policy_log(catalog, dataset).head()
@@ -68,7 +71,7 @@ def request_page(request: PageRequest) -> RequestPage:
         request.rely(
             {
                 "the request": asked.id,
-                "the answers": people.facts,
+                "the answers": answers_read(people),
                 "what the checks found": outcomes_shown(decision.checks) if decision is not None else {},
                 "the policy": adoption.digest if adoption else "",
                 f"what {target} serves": [head.digest, head.seq] if head else [],
@@ -79,6 +82,7 @@ def request_page(request: PageRequest) -> RequestPage:
         document_of(report_of(workspace, decision)) if decision is not None else None,
         decision.at if decision is not None else "",
         people,
+        who_may(parameters, spec.owners),
         closed,
         head.digest if head else "",
         len(waiting_runs(workspace, asked)),
