@@ -111,6 +111,22 @@ class Visitor:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What a program may do at `stagegate serve`, as a plugin for tokens knows it."""
+
+    name: str
+    """Who the program is, for logs."""
+    scopes: frozenset[str]
+    """`read`, `stage` and `check`. There is none to promote, approve, waive or roll back: people do that."""
+    datasets: frozenset[str] = frozenset()
+    """The only datasets that it is about; empty for all."""
+
+    def covers(self, dataset: str) -> bool:
+        """Whether it is about a dataset."""
+        return not self.datasets or dataset in self.datasets
+
+
+@dataclass(frozen=True, slots=True)
 class PageRequest:
     """What the function of a page gets."""
 
@@ -351,6 +367,9 @@ class Plugin:
     They return an application that answers `/login…` and `/logout`, and puts into the scope of other requests:
     `stagegate.visitor`, a `Visitor`, where somebody is logged in; `stagegate.login`, the path at which one logs in; and
     `stagegate.logout`, what a form that is sent to `/logout` must have as `token`."""
+    bearers: Mapping[str, str] = field(default_factory=dict)
+    """By what their texts begin with, the kinds of bearer tokens that `stagegate serve` takes: functions of a workspace
+    and a token's text. They return its `Grant`; None for a token that is unknown, ended or revoked."""
     answers: Mapping[str, str] = field(default_factory=dict)
     """The path of the page on which somebody answers, by what they do: `approve` (a request to promote), `agree` (to a
     policy), `waive` and `roll back`. `answer_path` fills its names in."""

@@ -155,7 +155,7 @@ def show(
         return
     unreadable = UnreadableRecords()
     line, manifest = inspect.show(workspace, Address.parse(address), unreadable)
-    failed = inspect.failed(workspace, line.dataset, line.digest, unreadable)
+    beside = inspect.beside(workspace, Address(line.dataset, line.digest), unreadable)
     if rows:
         # Streamed, since a manifest may be larger than memory.
         for entry in manifest.entries():
@@ -163,15 +163,13 @@ def show(
         sys.stdout.buffer.flush()
         end_unreadable(unreadable.all)
         return
-    waivers = inspect.waivers(workspace, line.dataset, line.digest, unreadable)
-    revocations = inspect.revocations(workspace, Address(line.dataset, line.digest), unreadable)
     if json:
-        rest = {"waivers": waivers, "revocations": revocations, "failed": failed, "unreadable": unreadable.all}
+        rest = beside | {"unreadable": unreadable.all}
         print_json_list(manifest.entries(), "entries", asdict(line), lambda: rest)
     else:
-        _print_facts(line, waivers, revocations)
-        if failed:
-            print_failed(failed)
+        _print_facts(line, beside["waivers"], beside["revocations"])
+        if beside["failed"]:
+            print_failed(beside["failed"])
         sys.stdout.flush()
         say_first(
             manifest.entries(),

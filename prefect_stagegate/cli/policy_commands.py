@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -22,7 +22,7 @@ from prefect_stagegate.cli.printing import (
     say_lines,
     values_of,
 )
-from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs.gating import policy as job
 from prefect_stagegate.jobs.gating.consent import rule_of
 from prefect_stagegate.model import Outcome, PolicyChange, check_name
@@ -30,6 +30,7 @@ from prefect_stagegate.units import count_text, digest_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.jobs.review.trials import Replayed, TrialComparison, VersionTrial
+    from prefect_stagegate.workspace import Workspace
 
 Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")]
 
@@ -47,17 +48,9 @@ def policy_show(dataset: str, /, *, json: Json = False, places: Places = Places(
         The dataset's name.
     """
     workspace = places.workspace()
-    require_dataset(workspace.catalog, check_name("dataset", dataset))
-    adoption = policy_log(workspace.catalog, dataset).head()
-    if adoption is None:
-        raise UsageError(
-            f"{dataset} adopted no policy yet",
-            hint="The first staging of a spec with gates adopts one, and `stagegate policy adopt SPEC --reason TEXT`.",
-            dataset=dataset,
-        )
-    requests = job.open_requests(workspace, dataset)
+    adoption = job.adopted(workspace, check_name("dataset", dataset))
     if json:
-        print_json(values_of(adoption) | {"digest": adoption.digest, "requests": requests})
+        print_json(adopted_values(workspace, dataset))
         return
     from prefect_stagegate.spec.yamltree import yaml_text
 
@@ -65,10 +58,16 @@ def policy_show(dataset: str, /, *, json: Json = False, places: Places = Places(
     say_line(f"# policy {adoption.seq} of {dataset}, {adoption.digest}")
     say_line(f"# adopted {adoption.at[:19]}Z by {adoption.who}: {adoption.reason}")
     say(yaml_text(dict(adoption.policy)))
-    for request in requests:
+    for request in job.open_requests(workspace, dataset):
         say_line(f"# proposed: {digest_text(request.digest)} by {request.requester}, {request.at[:19]}Z")
     if rule_of(adoption.policy) is None:
         say(f"# {ANYBODY}")
+
+
+def adopted_values(workspace: Workspace, dataset: str) -> dict[str, Any]:
+    """What `policy show --json` prints, and the policy's page for programs. Raises as `job.adopted` does."""
+    adoption = job.adopted(workspace, dataset)
+    return values_of(adoption) | {"digest": adoption.digest, "requests": job.open_requests(workspace, dataset)}
 
 
 def policy_diff(spec: Path, /, *, json: Json = False, places: Places = Places()) -> None:

@@ -88,7 +88,7 @@ def error_values(error: StagegateError) -> dict[str, Any]:
     }
 
 
-def _json(value: Any) -> bytes:
+def json_document(value: Any) -> bytes:
     """A value of dataclasses, dictionaries and lists as JSON that can't act on a terminal."""
     import orjson
 
@@ -107,7 +107,7 @@ def values_of(record: Any) -> dict[str, Any]:
 
 def print_json(value: Any) -> None:
     """Write a value of dataclasses, dictionaries and lists to standard output as JSON."""
-    document = _json(value) + b"\n"
+    document = json_document(value) + b"\n"
     OUTPUT.begin()
     sys.stdout.buffer.write(document)
 
@@ -167,7 +167,7 @@ def print_json_list(
     # Brackets and indentation are written by hand, so that only one item is in memory at a time.
     line, margin = (b"", b"") if OUTPUT.is_compact else (b"\n", b"    " if name else b"  ")
     # The object's text up to its empty list; the list's items and the rest follow.
-    opening = _json({**before, name: []}) if name else b"[]"
+    opening = json_document({**before, name: []}) if name else b"[]"
     opening = opening.removesuffix(b"]" + line + b"}" if name else b"]")
     separator, failure = opening, None
 
@@ -178,7 +178,7 @@ def print_json_list(
         for item in items:
             # Only now, since an error before the first item is a document of its own.
             OUTPUT.begin()
-            write_item(_json(item))
+            write_item(json_document(item))
             separator = b","
     except StagegateError as error:
         if separator is opening:
@@ -190,7 +190,7 @@ def print_json_list(
         write_item(ending)
     write((opening if separator is opening else line + margin[2:]) + b"]")
     if name:
-        rest = ending or _json({**after()})
+        rest = ending or json_document({**after()})
         write(line + b"}" if rest == b"{}" else b"," + rest[1:])
     write(b"\n")
     if failure:

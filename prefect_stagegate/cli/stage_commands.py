@@ -42,11 +42,15 @@ if TYPE_CHECKING:
     from prefect_stagegate.jobs.arriving import Begun
 
 
-def stage(
+def stage(  # noqa: PLR0913 - one parameter a flag
     what: VersionOrSpec,
     /,
     *,
     dry_run: Annotated[bool, Parameter(negative="", help="List and plan; fetch nothing.")] = False,
+    again: Annotated[
+        bool,
+        Parameter(negative="", help="List the sources of DATASET@REF again, and make a version of what they have."),
+    ] = False,
     background: Annotated[
         bool, Parameter(negative="", help="Return at once; another process fetches the version. Not for a spec.")
     ] = False,
@@ -67,6 +71,7 @@ def stage(
     - `stagegate stage nycflights.yaml --dry-run`
     - `stagegate stage nycflights@production`
     - `stagegate stage nycflights@production --background`
+    - `stagegate stage nycflights --again`
 
     Parameters
     ----------
@@ -74,11 +79,15 @@ def stage(
         A spec's path or URL, or DATASET@REF, or DATASET@sha256:….
     """
     spec_or_address = address.parse(what)
+    if again and (background or isinstance(spec_or_address, Spec)):
+        raise UsageError("--again takes DATASET@REF, and no --background", hint="Leave --again out.")
     if background:
         _stage_in_background(spec_or_address, places, json=json, quiet=display.quiet)
         return
     options = parse_json(sys.stdin.readline()) if options_at_stdin else {}
     workspace = places.workspace(create=True, catalog_options=options.get("catalog"))
+    if again:
+        spec_or_address = address.staged_spec_of(workspace, spec_or_address)
     if dry_run:
         # Only the files can prove that a column's type is a mistake, so this warns and refuses nothing.
         for _, doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():

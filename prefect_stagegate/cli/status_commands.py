@@ -6,10 +6,10 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from textwrap import wrap
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
 
@@ -76,7 +76,7 @@ def _show(workspace: Workspace, dataset: str, *, mine: bool, json: bool) -> Exit
     statuses, unreadable = _read(workspace, dataset, mine=mine)
     lines = job.inbox(statuses, unreadable)
     texts = [] if json else _texts(workspace, statuses, unreadable, whole=bool(dataset), mine=mine)
-    print_records(list(map(_json, statuses)), lambda _: print("\n".join(texts)), unreadable, json=json)
+    print_records(list(map(job.status_values, statuses)), lambda _: print("\n".join(texts)), unreadable, json=json)
     return lines[0].standing.exit_code if lines else ExitCode.PASS
 
 
@@ -90,12 +90,6 @@ def _read(workspace: Workspace, dataset: str, *, mine: bool) -> tuple[list[job.D
         replace(status, lines=tuple(line for line in status.lines if line.concerns(name))) for status in statuses
     ]
     return [status for status in filtered if status.lines], unreadable
-
-
-def _json(status: job.DatasetStatus) -> dict[str, Any]:
-    """The status with the command of each line, which the line's actions imply."""
-    lines = [{**asdict(line), "next_step": line.next_step, "since": line.since} for line in status.lines]
-    return {**asdict(status), "lines": lines}
 
 
 def _texts(

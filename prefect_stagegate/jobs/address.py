@@ -178,6 +178,18 @@ def spec_beside(catalog: Catalog, dataset: str, digest: str) -> Spec:
     return read_recorded(_canonical_beside(catalog, dataset, digest), f"The spec of {dataset}@{digest}", dataset)
 
 
+def staged_spec_of(workspace: Workspace, subject: Spec | Address) -> Spec:
+    """The spec itself, or the one that the version of an address was staged from.
+
+    Raises:
+        UsageError: There is no such version, or no spec is stored beside it.
+        CorruptRecord: This release can't read the spec.
+    """
+    if isinstance(subject, Spec):
+        return subject
+    return spec_beside(workspace.catalog, subject.dataset, workspace.catalog.resolve(subject))
+
+
 def policy_name(policy: Mapping[str, Any], dataset: str) -> str:
     """The name of a policy in error messages."""
     return f"the policy {digest_text(digest_of(policy))} of {dataset}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, gate_records
@@ -71,10 +72,12 @@ def list_versions(
     unreadable: UnreadableRecords | None = None,
     *,
     every: bool = False,
+    part: slice = slice(None),
 ) -> list[VersionLine]:
     """List the versions of one dataset, or of all, in the order of their staging.
 
-    Records that can't be read are left out and collected. With `every`, what is hidden is listed, too.
+    Records that can't be read are left out and collected. With `every`, what is hidden is listed, too. `part` of each
+    dataset's versions are read.
 
     Raises:
         UnknownDataset: There is no such dataset.
@@ -97,11 +100,12 @@ def list_versions(
                     return _line(workspace, name, read_seal(catalog, name, digest), refs, leases, lost), lost
                 return None, lost
 
-            of_dataset = []
-            for line, lost in pool.map(read, version_digests(catalog, name)):
+            digests = sorted((staged.get(digest, ""), digest) for digest in version_digests(catalog, name))[part]
+            for (staged_at, _), (line, lost) in zip(
+                digests, pool.map(read, [each for _, each in digests]), strict=True
+            ):
                 unreadable.update(lost)
-                of_dataset += [replace(line, staged_at=staged.get(line.digest, ""))] if line else []
-            lines += sorted(of_dataset, key=lambda line: (line.staged_at, line.digest))
+                lines += [replace(line, staged_at=staged_at)] if line else []
     return lines
 
 
@@ -168,6 +172,15 @@ def failed(
     with (unreadable or UnreadableRecords()).skip(dataset):
         return read_failed(workspace.catalog, dataset, digest)
     return ()
+
+
+def beside(workspace: Workspace, version: Address, unreadable: UnreadableRecords) -> dict[str, Any]:
+    """What is recorded beside a version, by what `stagegate show --json` calls it."""
+    return {
+        "waivers": waivers(workspace, version.dataset, version.digest, unreadable),
+        "revocations": revocations(workspace, version, unreadable),
+        "failed": failed(workspace, version.dataset, version.digest, unreadable),
+    }
 
 
 def compare(workspace: Workspace, old: Address, new: Address) -> Iterator[Difference]:

@@ -79,7 +79,7 @@ def _shapes() -> tuple[tuple[re.Pattern[str], str], ...]:
         (r"(?i)\b(https?|webdavs?)://[^\s/?#:@]+@", rf"\1://{HIDDEN}@"),
         (r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?", HIDDEN),
         (r"\b(?:AKIA|ASIA|AROA)[A-Z0-9]{16}", HIDDEN),
-        (r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|ya29\.[\w-]{8,})", HIDDEN),
+        (r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|ya29\.[\w-]{8,}|sgt_[\w-]{43,})", HIDDEN),
         (rf"(?i)\b(X-(?:Amz|Goog)-Credential){_IS}{_VALUE}", rf"\1={HIDDEN}"),
     )
     return tuple((re.compile(pattern), replacement) for pattern, replacement in shapes)

@@ -56,6 +56,22 @@ class Adoption:
     """False when it was in force already, and nothing was changed."""
 
 
+def adopted(workspace: Workspace, dataset: str) -> PolicyEntry:
+    """The adopted policy of a dataset.
+
+    Raises:
+        UsageError: There is no such dataset, or it adopted none yet.
+    """
+    require_dataset(workspace.catalog, dataset)
+    if adoption := policy_log(workspace.catalog, dataset).head():
+        return adoption
+    raise UsageError(
+        f"{dataset} adopted no policy yet",
+        hint="The first staging of a spec with gates adopts one, and `stagegate policy adopt SPEC --reason TEXT`.",
+        dataset=dataset,
+    )
+
+
 def adopt_first_policy(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
     """Adopt a spec's policy when the spec has gates and the dataset adopted no policy yet, or only drafts.
 

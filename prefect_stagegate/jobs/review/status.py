@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -147,6 +147,12 @@ def status(
             unreadable.update(lost)
             statuses += [found] if found else []
     return statuses
+
+
+def status_values(status: DatasetStatus) -> dict[str, Any]:
+    """What `stagegate status --json` prints of a dataset: with the command of each line, which its actions imply."""
+    lines = [{**asdict(line), "next_step": line.next_step, "since": line.since} for line in status.lines]
+    return {**asdict(status), "lines": lines}
 
 
 def find_holders(workspace: Workspace, unreadable: UnreadableRecords) -> Holders:

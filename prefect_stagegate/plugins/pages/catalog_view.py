@@ -179,7 +179,11 @@ class CatalogView:
 
     def status(self, dataset: str) -> DatasetStatus | None:
         """What one dataset is at; None when its policy can't be read."""
-        return self._status(dataset, 2 * STATUS_SECONDS)[0]
+        return self.status_with_losses(dataset)[0]
+
+    def status_with_losses(self, dataset: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
+        """What one dataset is at, and the records about it that can't be read."""
+        return self._status(dataset, 2 * STATUS_SECONDS)
 
     def kept(self, dataset: str, name: Hashable, make: Callable[[], T]) -> T:
         """What was made of a dataset's unchanging records, made again once the dataset has other records."""

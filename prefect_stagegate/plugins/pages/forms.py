@@ -25,10 +25,10 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from prefect_stagegate.doors import Visitor
+from prefect_stagegate.doors import Grant, Visitor
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.model.canonical import canonical, digest_of
-from prefect_stagegate.plugins.pages.kept import Bounded
+from prefect_stagegate.plugins.pages.kept import Bounded, Rates
 from prefect_stagegate.show.legible import one_line
 from prefect_stagegate.transport.http import origin_of
 
@@ -91,7 +91,7 @@ class Forms:
 
     def __init__(self, address: str = "") -> None:
         self._address = address
-        self._sent, self._used = Bounded(MAX_SESSIONS), Bounded(MAX_SESSIONS)
+        self._sent, self._used = Rates(MAX_SESSIONS), Bounded(MAX_SESSIONS)
         self._lock = threading.Lock()
         log.setLevel(logging.INFO)  # the command shows warnings alone, and this is the record of who did what
 
@@ -114,7 +114,7 @@ class Forms:
         charset = parameters.strip().lower()
         if kind.strip().lower() != FORM or charset not in ("", "charset=utf-8"):
             raise FormRefused(415, "No form", f"Nothing was done: answers are sent as {FORM}.")
-        return visitor, _fields(await _body(request))
+        return visitor, form_fields(await form_body(request))
 
     def _require_own_origin(self, request: Request) -> None:
         address = self._address or f"{request.scope['scheme']}://{request.headers.get('host', '')}"
@@ -129,14 +129,8 @@ class Forms:
             )
 
     def _limit(self, sender: str, most: int) -> None:
-        """Count a form. So many may come at once, and as many again in each minute."""
-        now = time.monotonic()
-        with self._lock:
-            level, at = self._sent.get(sender) or (0.0, now)
-            level = max(0.0, level - (now - at) * most / 60)
-            if level + 1 > most:
-                raise FormRefused(429, "Too many forms", "Nothing was done: too many forms came.", "Wait a minute.")
-            self._sent.put(sender, (level + 1, now))
+        if not self._sent.take(sender, most):
+            raise FormRefused(429, "Too many forms", "Nothing was done: too many forms came.", "Wait a minute.")
 
     def token(self, visitor: Visitor, path: str, facts: Mapping[str, object]) -> str:
         """The token of a form, for one session, a page's path and what the page relies on."""
@@ -175,10 +169,10 @@ class Forms:
 
 def audit(request: Request, outcome: str, form: Mapping[str, str] | None = None) -> None:
     """Log what came of a form: who sent it, from where, to which page, with what, without its token."""
-    visitor: Visitor | None = request.scope.get("stagegate.visitor")
+    who: Visitor | Grant | None = request.scope.get("stagegate.grant") or request.scope.get("stagegate.visitor")
     fields = {name: value[:500] for name, value in (form or {}).items() if name != TOKEN}
     sender = request.client.host if request.client else ""
-    line = {"who": visitor.name if visitor else "", "from": sender, "page": request.scope["path"][:300], "form": fields}
+    line = {"who": who.name if who else "", "from": sender, "page": request.scope["path"][:300], "form": fields}
     log.info("%s: %s", one_line(outcome[:500]), json.dumps(line))
 
 
@@ -198,7 +192,12 @@ def _mac(visitor: Visitor, path: str, payload: str) -> str:
     return hmac.new(visitor.secret.encode(), canonical([path, payload]), "sha256").hexdigest()
 
 
-async def _body(request: Request) -> bytes:
+async def form_body(request: Request) -> bytes:
+    """What a request sends.
+
+    Raises:
+        FormRefused: It is too large, or slow.
+    """
     body = bytearray()
     too_large = FormRefused(413, "A large form", f"Nothing was done: a form has {MAX_BODY >> 10} KiB at most.")
     length = request.headers.get("content-length", "0")
@@ -215,8 +214,12 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _fields(body: bytes) -> dict[str, str]:
-    """The fields of a form; a name that comes twice says two things, and is refused."""
+def form_fields(body: bytes) -> dict[str, str]:
+    """The fields of a form.
+
+    Raises:
+        FormRefused: It can't be read, or a name comes twice, and so says two things.
+    """
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
     except (ValueError, UnicodeError):

@@ -58,6 +58,35 @@ class Bounded:
         return value
 
 
+class Rates:
+    """Counts what each sender does: so many may come at once, and as many again in each minute.
+
+    Args:
+        senders: Senders that are counted.
+    """
+
+    def __init__(self, senders: int) -> None:
+        self._levels, self._lock = Bounded(senders), threading.Lock()
+
+    def take(self, sender: Hashable, most: int) -> bool:
+        """Count one; False, and nothing counted, when there were `most`."""
+        with self._lock:
+            level = self._level(sender, most)
+            if level + 1 <= most:
+                self._levels.put(sender, (level + 1, time.monotonic()))
+            return level + 1 <= most
+
+    def is_full(self, sender: Hashable, most: int) -> bool:
+        """Whether `take` would count no more."""
+        with self._lock:
+            return self._level(sender, most) + 1 > most
+
+    def _level(self, sender: Hashable, most: int) -> float:
+        now = time.monotonic()
+        level, at = self._levels.get(sender) or (0.0, now)
+        return max(0.0, level - (now - at) * most / 60)
+
+
 class Refreshed(Generic[T]):
     """A value that is read again in the background once it is no longer fresh, while the older one still serves.
 

@@ -30,15 +30,15 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route, Router, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from prefect_stagegate.doors import Page, PageRequest, Visitor, load
+from prefect_stagegate.doors import Grant, Page, PageRequest, Visitor, load
 from prefect_stagegate.errors import RefConflict, StagegateError, UnknownRef, UsageError
-from prefect_stagegate.jobs.review.decisions import find_decision_about
-from prefect_stagegate.jobs.review.reports import report_of
-from prefect_stagegate.model import is_name
+from prefect_stagegate.plugins.pages import documents
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.forms import TOKEN, FormRefused, Forms, LoggedOut, ShownForm, audit
 from prefect_stagegate.plugins.pages.html import values_of
-from prefect_stagegate.plugins.pages.navigation import Links, slice_of
+from prefect_stagegate.plugins.pages.json_answers import json_error, json_response, prefers_json
+from prefect_stagegate.plugins.pages.navigation import Links, dataset_in, digest_in, slice_of
+from prefect_stagegate.plugins.pages.program_jobs import COMMANDS, ProgramJobs
 from prefect_stagegate.plugins.pages.rendering import added_pages, logo, render, script, style
 from prefect_stagegate.plugins.pages.views.comparison_page import comparison_page
 from prefect_stagegate.plugins.pages.views.dataset_page import dataset_page
@@ -57,28 +57,31 @@ PAGE_SECONDS = 20.0
 """Seconds that a page may take, the wait included; then the request gets 503."""
 ACT_SECONDS = 60.0
 """The same of a sent form: flow runs are resumed meanwhile."""
+JOB_PATHS = {command: f"/datasets/{{dataset}}/{command}" for command in COMMANDS}
+"""Where programs start jobs."""
 _SCOPE: ContextVar[Scope] = ContextVar("scope")
 """Of the request that is answered."""
-_HEX = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
 
 def pages_app(view: CatalogView, links: Links) -> ASGIApp:
     """The application without its guard."""
-    pages = _Pages(view, links)
+    pages, jobs = _Pages(view, links), ProgramJobs(view.shared, links)
     version = "/datasets/{dataset}/versions/{version}"
     routes = [
-        Route("/", pages.endpoint(pages.inbox)),
-        Route("/datasets", pages.endpoint(pages.datasets)),
-        Route("/datasets/{dataset}", pages.endpoint(pages.dataset)),
-        Route("/datasets/{dataset}/policy", pages.endpoint(pages.policy)),
-        Route("/datasets/{dataset}/compare", pages.endpoint(pages.comparison)),
-        Route(version, pages.endpoint(pages.version)),
-        Route(f"{version}/files", pages.endpoint(pages.files)),
-        Route(f"{version}/decisions/{{target}}/{{decision}}", pages.endpoint(pages.decision)),
+        Route("/", pages.endpoint(pages.inbox, documents.statuses)),
+        Route("/datasets", pages.endpoint(pages.datasets, documents.statuses)),
+        Route("/datasets/{dataset}", pages.endpoint(pages.dataset, documents.versions)),
+        Route("/datasets/{dataset}/policy", pages.endpoint(pages.policy, documents.policy)),
+        Route("/datasets/{dataset}/compare", pages.endpoint(pages.comparison, documents.comparison)),
+        Route(version, pages.endpoint(pages.version, documents.version)),
+        Route(f"{version}/files", pages.endpoint(pages.files, documents.version)),
+        Route(f"{version}/decisions/{{target}}/{{decision}}", pages.endpoint(pages.decision, documents.decision)),
         *(Route(page.path, pages.endpoint(partial(pages.added, page))) for page in added_pages() if not page.act),
         *(Route(page.path, pages.answerable(page), methods=["GET", "POST"]) for page in added_pages() if page.act),
+        *(Route(path, partial(jobs.begin, command), methods=["POST"]) for command, path in JOB_PATHS.items()),
+        Route("/jobs/{job}", jobs.show),
         Route("/style.css", partial(_static, style, "text/css")),
         Route("/copy.js", partial(_static, script, "text/javascript")),
         Route("/logo.svg", partial(_static, logo, "image/svg+xml")),
@@ -90,7 +93,7 @@ def pages_app(view: CatalogView, links: Links) -> ASGIApp:
 
 def form_paths(links: Links) -> tuple[re.Pattern[str], ...]:
     """The paths to which forms may be sent, with and without the base path."""
-    paths = [page.path for page in added_pages() if page.act]
+    paths = [page.path for page in added_pages() if page.act] + [*JOB_PATHS.values()]
     return tuple(compile_path(f"{base}{path}")[0] for base in {"", links.base} for path in paths)
 
 
@@ -102,9 +105,20 @@ def _below(app: ASGIApp, base: str) -> ASGIApp:
         if base and (path == base or path.startswith(f"{base}/")):
             scope = {**scope, "path": path.removeprefix(base) or "/"}
         _SCOPE.set(scope)
+        grant: Grant | None = scope.get("stagegate.grant")
+        if grant and grant.datasets and not _is_about(grant, scope["path"]):
+            problem = f"This token is only for {', '.join(sorted(grant.datasets))}"
+            await json_error(403, StagegateError(problem, hint="Read /datasets/NAME."))(scope, receive, send)
+            return
         await app(scope, receive, send)
 
     return answer
+
+
+def _is_about(grant: Grant, path: str) -> bool:
+    """Whether a page is about one dataset that a grant covers, or about a job, which says so itself."""
+    first, _, rest = path.removeprefix("/").partition("/")
+    return first == "jobs" or (first == "datasets" and rest.partition("/")[0] in grant.datasets)
 
 
 async def _static(text: Callable[[], str], kind: str, request: Request) -> Response:
@@ -121,12 +135,16 @@ class _Pages:
         self._forms = Forms(view.workspace.settings.pages_url)
 
     def endpoint(
-        self, make: Callable[[Request], Response], seconds: float | None = None
+        self,
+        page: Callable[[Request], Response],
+        values: documents.ReadValues | None = None,
+        seconds: float = 0.0,
     ) -> Callable[[Request], Awaitable[Response]]:
-        """The coroutine that answers requests by a function which may wait for the catalog."""
+        """The coroutine that answers requests by a function which may wait for the catalog: a page, or its values."""
 
         async def answer(request: Request) -> Response:
             limit = seconds or PAGE_SECONDS
+            make = partial(self.document, values) if values and prefers_json(request.scope) else page
             try:
                 async with asyncio.timeout(limit):
                     return await anyio.to_thread.run_sync(
@@ -153,7 +171,7 @@ class _Pages:
             except FormRefused as refusal:
                 audit(request, f"refused: {refusal.problem}")
                 return self._error(refusal.status, refusal.title, refusal.problem, refusal.hint)
-            return await self.endpoint(partial(self.sent, page, visitor, fields), ACT_SECONDS)(request)
+            return await self.endpoint(partial(self.sent, page, visitor, fields), seconds=ACT_SECONDS)(request)
 
         return answer
 
@@ -161,16 +179,18 @@ class _Pages:
         try:
             return make(request)
         except UsageError as error:
-            return self._error(404, "Nothing here", error.message, error.hint)
+            return self._error(404, "Nothing here", error.message, error.hint, error)
         except StagegateError as error:
             log.warning("%r can't be shown: %r", request.scope["path"], str(error))
-            return self._error(503, "This can't be shown", error.message, error.hint)
+            return self._error(503, "This can't be shown", error.message, error.hint, error)
         except Exception:
             # One page that can't be made must not end the others; its text may hold anything.
             log.exception("%r can't be shown", request.scope["path"])
             return self._error(500, "This can't be shown", "The page has an error; the server's log has more.", "")
 
-    def _error(self, status: int, title: str, problem: str, hint: str) -> Response:
+    def _error(self, status: int, title: str, problem: str, hint: str, error: StagegateError | None = None) -> Response:
+        if prefers_json(_SCOPE.get()):
+            return json_error(status, error or StagegateError(problem, hint=hint))
         values = {"title": title, "problem": redact(problem), "hint": redact(hint)}
         return self._response("error.html", "", status, **values)
 
@@ -187,6 +207,18 @@ class _Pages:
         """The address of the same page with another query."""
         parts = [part for part in request.scope["path"].split("/") if part]
         return lambda **query: self._links(*parts, **query)
+
+    def document(self, read: documents.ReadValues, request: Request) -> Response:
+        """What a program gets for a page, and where the other parts of it are."""
+        values, cut = read(self._view, request)
+        numbers = {"prev": cut.number - 1, "next": cut.number + 1} if cut else {}
+        link, query = self._link(request), dict(request.query_params)
+        others = [
+            f'<{link(**query | {"page": number})}>; rel="{name}"'
+            for name, number in numbers.items()
+            if cut and 1 <= number <= cut.pages
+        ]
+        return json_response(values, headers={"Link": ", ".join(others)} if others else {})
 
     def nothing(self, request: Request) -> Response:
         """Say that an address has no page."""
@@ -207,7 +239,7 @@ class _Pages:
 
     def dataset(self, request: Request) -> Response:
         """One dataset."""
-        name = _dataset(request)
+        name = dataset_in(request)
         page = dataset_page(self._view, name, request.query_params.get("page", ""))
         status = self._view.status(name)
         lines = status.lines if status else ()
@@ -215,39 +247,34 @@ class _Pages:
 
     def policy(self, request: Request) -> Response:
         """The policy of a dataset."""
-        page = policy_page(self._view, _dataset(request), request.query_params.get("page", ""))
+        page = policy_page(self._view, dataset_in(request), request.query_params.get("page", ""))
         return self._response("policy.html", "Datasets", page=page, link=self._link(request))
 
     def comparison(self, request: Request) -> Response:
         """Two versions of a dataset."""
-        query, name = request.query_params, _dataset(request)
-        old, new = (_digest(query.get(side, "")) for side in ("old", "new"))
+        query, name = request.query_params, dataset_in(request)
+        old, new = (digest_in(query.get(side, "")) for side in ("old", "new"))
         page = comparison_page(self._view, name, old, new, query.get("page", ""))
         return self._response("comparison.html", "Datasets", page=page, link=self._link(request))
 
     def version(self, request: Request) -> Response:
         """One version."""
         beside = request.query_params.get("beside", "")
-        page = version_page(self._view, _dataset(request), _digest(request.path_params["version"]), beside)
+        page = version_page(self._view, dataset_in(request), digest_in(request.path_params["version"]), beside)
         return self._response("version.html", "Datasets", page=page)
 
     def files(self, request: Request) -> Response:
         """The files of a version."""
-        name, digest = _dataset(request), _digest(request.path_params["version"])
+        name, digest = dataset_in(request), digest_in(request.path_params["version"])
         page = files_page(self._view, name, digest, request.query_params.get("page", ""))
         return self._response("files.html", "Datasets", page=page, link=self._link(request))
 
     def decision(self, request: Request) -> Response:
         """The report of a decision."""
-        name, digest = _dataset(request), _digest(request.path_params["version"])
-        target, decision = request.path_params["target"], _digest(request.path_params["decision"])
-        if not is_name(target):
-            raise UnknownRef(f"{target[:80]!r} is no target")
-        workspace = self._view.workspace
-        report = report_of(workspace, find_decision_about(workspace, name, digest, target, decision))
+        report = documents.decision_report(self._view, request)
 
         def page(document: Document) -> str:
-            values = {"dataset": name, "digest": digest, **values_of(document)}
+            values = {"dataset": report.dataset, "digest": report.digest, **values_of(document)}
             return bytes(self._response("decision.html", "Datasets", **values).body).decode()
 
         return HTMLResponse(fitted(legible(document_of(report)), page))
@@ -304,16 +331,3 @@ class _Pages:
             return self._response(page.template, page.section, page=made, link=self._link(request))
         text, kind = made
         return Response(text, headers={"Content-Type": kind})
-
-
-def _dataset(request: Request) -> str:
-    name: str = request.path_params["dataset"]
-    if not is_name(name):
-        raise UnknownRef(f"{name[:80]!r} is no name of a dataset", hint="/datasets lists them.")
-    return name
-
-
-def _digest(text: str) -> str:
-    if not _HEX.fullmatch(text):
-        raise UnknownRef(f"{text[:80]!r} is no digest", hint="Addresses of versions have 64 hexadecimal digits.")
-    return f"sha256:{text}"

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from prefect_stagegate.doors import LoginOptions, offered
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.plugins.pages.bearers import Bearers
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.guard import Guard
 from prefect_stagegate.plugins.pages.navigation import Links
@@ -60,6 +61,7 @@ def serve_pages(
     hosts = list(filter(None, [address.hostname])) if is_loopback(host) else None
     view = CatalogView(workspace)
     app, forms = pages_app(view, links), form_paths(links)
+    bearers = Bearers(workspace, app)
     if login:
         wrap = offered("logins", login[0], f"--{login[0]}")
         app = wrap(app, LoginOptions(workspace, links.base, login_required, login[1:]))
@@ -67,7 +69,7 @@ def serve_pages(
     # Now, since the first reading checks all logs: the first page need not wait for it.
     view.begin()
     run_server(
-        Guard(app, token, hosts, forms),
+        Guard(app, token, hosts, forms, bearers),
         bind,
         lambda url: started(f"{url}{links()}"),
         connections=CONNECTIONS,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from prefect_stagegate.plugins.pages.bearers import Bearers
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.guard import Guard
 from prefect_stagegate.plugins.pages.navigation import Links
@@ -32,7 +33,8 @@ def page_server(
 
     `wrap` puts what stands for a plugin for logins before the pages.
     """
-    app = Guard(wrap(pages_app(CatalogView(workspace), Links(base))), token, hosts, form_paths(Links(base)))
+    app = pages_app(CatalogView(workspace), Links(base))
+    app = Guard(wrap(app), token, hosts, form_paths(Links(base)), Bearers(workspace, app))
     server = uvicorn.Server(server_config(app, CONNECTIONS))
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -53,13 +53,7 @@ def comparison_page(view: CatalogView, dataset: str, old: str, new: str, number:
     """
     unreadable = UnreadableRecords()
     before, after = read_seal(view.catalog, dataset, old), read_seal(view.catalog, dataset, new)
-    totals: dict[str, FileTotals] | None = None
-    differences: tuple[Difference, ...] = ()
-    cut = slice_of(number, FILES, 0)
-    if before.files + after.files <= MOST_FILES:
-        totals = view.kept(dataset, ("totals", old, new), lambda: _totals(view, dataset, old, new))
-        cut = slice_of(number, FILES, sum(total.files for total in totals.values()))
-        differences = tuple(islice(_differences(view, dataset, old, new), cut.range.start, cut.range.stop))
+    totals, differences, cut = compared_files(view, dataset, old, new, number)
     sections: tuple[Section, ...] = ()
     with unreadable.skip(dataset), suppress(UsageError):  # no spec is stored beside it
         version = ResolvedVersion(dataset, new, stored_spec(view.workspace, dataset, new))
@@ -77,6 +71,22 @@ def comparison_page(view: CatalogView, dataset: str, old: str, new: str, number:
         sections,
         unreadable,
     )
+
+
+def compared_files(
+    view: CatalogView, dataset: str, old: str, new: str, number: str
+) -> tuple[dict[str, FileTotals] | None, tuple[Difference, ...], Slice]:
+    """The totals of what differs, and one page of it; without totals where the versions have too many files.
+
+    Raises:
+        UsageError: There is no such dataset or version.
+    """
+    seals = [read_seal(view.catalog, dataset, digest) for digest in (old, new)]
+    if sum(seal.files for seal in seals) > MOST_FILES:
+        return None, (), slice_of(number, FILES, 0)
+    totals = view.kept(dataset, ("totals", old, new), lambda: _totals(view, dataset, old, new))
+    cut = slice_of(number, FILES, sum(total.files for total in totals.values()))
+    return totals, tuple(islice(_differences(view, dataset, old, new), cut.range.start, cut.range.stop)), cut
 
 
 def _differences(view: CatalogView, dataset: str, old: str, new: str) -> Iterator[Difference]:
