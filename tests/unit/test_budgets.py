@@ -20,8 +20,8 @@ from prefect_stagegate.catalog import Catalog
 ROOT = Path(prefect_stagegate.__file__).parent.parent
 ENTERED = {"files": 77, "functions": 638, "depth": 16}
 """By `stagegate stage` of three local files. One is the guard that refuses what was erased."""
-LOADED = 153
-"""Modules that the import of one task loads. 24 declare plugins: one of them sets up tracing before the first run. Two
+LOADED = 154
+"""Modules that the import of one task loads. 25 declare plugins: one of them sets up tracing before the first run. Two
 have the order in which an arriving version is fetched, and four the keys that plugins add to specs."""
 LINES = 87_491
 """Of Python that the wheel has. Added for the doors: 130 to store an environment once instead of in each decision,
@@ -40,7 +40,8 @@ a fifth fewer steps. 35 name what was mistyped where an extra is absent,
 doors for keys of specs, guards and what listings leave out.
 1,280 compare the rows of versions in a confined process, and draw how kept figures went.
 850 let people answer in the browser: 210 of them refuse forms. 950 let them log in, most of them refusals.
-31 name what a newcomer meant: a spec for a dataset, a shell, another scheme or command."""
+31 name what a newcomer meant: a spec for a dataset, a shell, another scheme or command.
+1,060 let programs read pages as JSON and start jobs by tokens, without a browser or a shell."""
 TWICE = {"modules": 2, "classes": 1}
 """Names of modules, and of public classes at their top, that occur more than once. A plugin's `commands` is one, and
 `Source` is the door and what it opens."""
