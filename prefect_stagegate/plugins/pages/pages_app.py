@@ -67,7 +67,7 @@ log = logging.getLogger(__name__)
 
 def pages_app(view: CatalogView, links: Links) -> ASGIApp:
     """The application without its guard."""
-    pages, jobs = _Pages(view, links), ProgramJobs(view.shared, links)
+    pages, jobs = _Pages(view, links), ProgramJobs(view.workspace, links)
     version = "/datasets/{dataset}/versions/{version}"
     routes = [
         Route("/", pages.endpoint(pages.inbox, documents.statuses)),
