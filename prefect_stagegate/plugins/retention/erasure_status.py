@@ -9,8 +9,10 @@ from enum import StrEnum
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.doors import load, plugins
+from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.jobs.review.status import find_holders
 from prefect_stagegate.plugins.retention.erasure import (
+    ERASURES,
     NODE_ERASURES,
     Erasure,
     NodeErasure,
@@ -47,11 +49,18 @@ class NodeStatus:
 
 
 def erasure_status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> list[NodeStatus]:
-    """Where each erasure of a dataset stands on each node that the catalog knows, and on each that answered."""
+    """Where each erasure of a dataset stands on each node that the catalog knows, and on each that answered.
+
+    `unreadable` also collects those without the answers that the policy asks for, which no node does.
+    """
     catalog, found = workspace.catalog, list[NodeStatus]()
     holders = find_holders(workspace, unreadable)
     known = {name for plugin in plugins() if plugin.nodes for name in load(plugin.nodes)(catalog)}
-    for erasure in erasures_of(catalog, dataset):
+    erasures = erasures_of(catalog, dataset)
+    for number in sorted({*catalog.numbers(ERASURES, dataset)} - {erasure.number for erasure in erasures}):
+        problem = f"Erasure {number} of {dataset} lacks the answers that the policy asks for, so no node does it"
+        unreadable.add(CorruptRecord(problem, hint="Ask again with `stagegate erase`."), dataset)
+    for erasure in erasures:
         answers = _answers(catalog, dataset, erasure.number, known, unreadable)
         holding = {node: version for version in erasure.versions for node in holders(dataset, version)}
         found += [

@@ -122,13 +122,17 @@ def test_signed_rule_takes_no_unsigned_answer(tmp_path: Path) -> None:
     assert not erasures_of(catalog, "things")
 
 
-def test_record_without_answers_counts_on_no_node(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_without_answers_counts_on_no_node(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     later = "2031-01-01T00:00:00.000000Z"
     planned = plan_erasure(asking.node(), "things", "", glob_of(("ada.csv",), ()))
     monkeypatch.setattr("prefect_stagegate.plugins.retention.erasure.stamp", lambda _: later)
     record_erasure(asking.node(), "things", *planned, "by a release that does not know the rule")
     assert erase_on_node(asking.node(), "things") == []
     assert asking.is_here()
+    assert asking.run("erase", "things", "--status") == 3
+    assert "Erasure 1 of things lacks the answers that the policy asks for" in capsys.readouterr().err
 
 
 def test_another_policy_ends_requests(asking: Asking) -> None:
