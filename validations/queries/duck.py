@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from pydantic import TypeAdapter
 from prefect_stagegate.errors import Cancelled, ValidationError, WorkerCrashed
 from prefect_stagegate.validations.files.formats import is_text
 from prefect_stagegate.validations.queries.relations import TableFiles, texts
-from prefect_stagegate.validations.worker.confined_process import log_last_output
 from prefect_stagegate.validations.worker.confinement import environment
 from prefect_stagegate.validations.worker.process_limits import ValidationLimits
 
@@ -44,6 +44,8 @@ FLOATS = ("FLOAT", "DOUBLE")
 NUMBERS = (*INTEGERS, *FLOATS, "DECIMAL")
 """DuckDB's names of types."""
 TABLE = TypeAdapter(TableFiles)
+LAST_OUTPUT = 2000
+"""Bytes of a process's standard error that are logged."""
 _LOOKS = 0.2
 """Seconds between two looks at whether a query is to end."""
 REFUSED = (
@@ -55,6 +57,8 @@ REFUSED = (
     "enable_external_access",
 )
 """Settings that are switched off: they let a query reach extensions, secrets, Python variables and addresses."""
+
+log = logging.getLogger(__name__)
 
 
 def lock(connection: duckdb.DuckDBPyConnection, folders: Iterable[str | Path]) -> None:
@@ -149,7 +153,9 @@ class Queries:
             )
             failed.reason = f"{kind}: {message}"
             raise failed
-        log_last_output(self.stderr, f"queried {self.about}")
+        self.stderr.seek(max(0, self.stderr.seek(0, os.SEEK_END) - LAST_OUTPUT))
+        output = self.stderr.read().decode(errors="replace")
+        log.debug("The last output of the process that queries %s:\n%s", self.about, output)
         what = "took too long" if self.stopped else "died"
         hint = "It says nothing about the data. `--debug` shows its last output."
         raise WorkerCrashed(f"The process that queries {self.about} {what}", hint=hint)

@@ -1,5 +1,6 @@
 """The process that runs queries over a version's files for `duck.Queries`, one line of JSON each.
 
+→ {"scratch": "/…", "views": ["/…"], "memory": 1073741824, "spill": 1e9}   what it may take comes first
 → {"statement": "SELECT …"}                                              ← {"answer": [[…], …]}
 → {"table": {TableFiles}, "filename": "", "as_text": false, "only": []}   ← {"answer": "SELECT …"}
 ← {"error": ["IOException", "…"]}     in place of an answer: DuckDB's type and message
@@ -15,12 +16,20 @@ import duckdb
 
 from prefect_stagegate.validations.queries.duck import TABLE, THREADS, locked
 from prefect_stagegate.validations.queries.relations import relation_of
-from prefect_stagegate.validations.worker.confined_process import begin
+from prefect_stagegate.validations.worker.confinement import confine, end_with_parent, reserve_standard_output
+from prefect_stagegate.validations.worker.process_limits import apply
+
+BESIDE = 2 << 30
+"""Bytes that the process may take beside those of DuckDB: Arrow's batches, libraries, what is on its way."""
 
 
 def main() -> None:
     """Answer until the input ends."""
-    job, answers = begin()
+    end_with_parent()
+    job = json.loads(sys.stdin.buffer.readline())
+    answers = reserve_standard_output()
+    confine(job["scratch"], job["views"])
+    apply(job["memory"] + BESIDE, job["spill"])
     config = {
         "memory_limit": f"{job['memory']}B",
         "temp_directory": job["scratch"],

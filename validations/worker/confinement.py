@@ -1,14 +1,17 @@
-"""What the validating process may open, and which environment variables it gets."""
+"""What a process that reads files of strangers may open, which environment variables it gets, and how it begins."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TextIO
 
 from prefect_stagegate import errors
 from prefect_stagegate.validations.worker import landlock
@@ -78,6 +81,19 @@ def confine(scratch: str, views: Iterable[str], rights: Rights | None = None) ->
     return f"Landlock {version}{rights.note}" if version else rights.unconfined
 
 
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def reserve_standard_output() -> TextIO:
+    """Reserve standard output for results: prints of libraries go to standard error from now on."""
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return results
+
+
+_PR_SET_PDEATHSIG = 1
 NOT_CONFINED = "none: Landlock is not available, so only DuckDB's and pandas' own limits hold"
 
 

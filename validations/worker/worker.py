@@ -36,8 +36,7 @@ from typing import Any, NoReturn, TextIO
 
 from prefect_stagegate.doors import load
 from prefect_stagegate.validations.data_docs import MADE
-from prefect_stagegate.validations.worker.confined_process import end_with_parent, reserve_standard_output
-from prefect_stagegate.validations.worker.confinement import confine
+from prefect_stagegate.validations.worker.confinement import confine, end_with_parent, reserve_standard_output
 from prefect_stagegate.validations.worker.process_limits import OUT_OF_MEMORY, apply, is_about_limits
 from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
 
