@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prefect_stagegate import open_dataset
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.review.reports import report_of
@@ -57,3 +58,14 @@ def test_messages_name_the_page_of_the_request(scenario: Scenario, monkeypatch: 
         payloads.append(decision_event(node, decision, report_of(node, decision)).payload)
     path = request_path(scenario.node(), scenario.head("pilot"))
     assert [payload["page"] for payload in payloads] == ["", f"https://data.example.org/stagegate{path}"]
+
+
+def test_rollback_names_who_used_the_version_first(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in scenario.environment(STAGEGATE_IDENTITY=INES.name).items():
+        monkeypatch.setenv(name, value)
+    with open_dataset("things@pilot") as data:
+        data.log("https://mlflow.example.org/#/experiments/1/runs/4f9c1e")
+    with answering(scenario.node()) as at:
+        shown = at(INES.name).get("/datasets/things/targets/pilot/roll-back").text
+    assert "Runs that used it:" in shown
+    assert "4f9c1e" in shown

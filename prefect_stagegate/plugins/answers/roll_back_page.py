@@ -17,7 +17,7 @@ from prefect_stagegate.jobs.gating.rollback import earlier_versions, rollback
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.manifest import Seal
 from prefect_stagegate.plugins.answers.people import acting, named
-from prefect_stagegate.show import Section, VersionBeside, sections_of
+from prefect_stagegate.show import Section, VersionBeside, recall_of, sections_of
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
@@ -39,6 +39,8 @@ class RollBackPage:
     """Those to which it can return, the newest first."""
     sections: tuple[Section, ...]
     """What plugins say of the first of them beside the version that is served."""
+    users: tuple[str, ...]
+    """What plugins tell of who used the version that the target serves."""
     may: str
     """Whose rollback counts."""
 
@@ -76,8 +78,9 @@ def roll_back_page(request: PageRequest) -> RollBackPage:
         )
     may = who_may(authority.parameters, authority.owners) if authority.parameters else "Anybody may."
     sections = _sections(workspace, dataset, versions[0][0].digest, leaving) if versions else ()
+    users = tuple(recall_of(workspace, Address(dataset, leaving))[0])
     return RollBackPage(
-        dataset, target, entries[-1], read_seal(catalog, dataset, leaving), tuple(versions), sections, may
+        dataset, target, entries[-1], read_seal(catalog, dataset, leaving), tuple(versions), sections, users, may
     )
 
 

@@ -45,7 +45,7 @@ TOKEN_SECONDS = 3600.0
 MAX_NONCES = 1500
 """Used tokens that are kept of one session, above those of `SENT_A_MINUTE` in `TOKEN_SECONDS`."""
 MAX_SESSIONS = 1000
-"""Sessions and addresses that are counted; weighed alike, since a form costs a log-in first."""
+"""Sessions and addresses that are counted; weighed alike, since a form costs a login first."""
 FORM = "application/x-www-form-urlencoded"
 TOKEN = "token"  # noqa: S105 - a field's name
 """The field that holds the token."""
@@ -107,7 +107,7 @@ class Forms:
             self._limit(f"from {request.client.host if request.client else ''}", SENT_A_MINUTE_FROM)
         self._require_own_origin(request)
         if visitor is None:
-            problem = "Nothing was done: nobody is logged in, or the log-in has ended."
+            problem = "Nothing was done: nobody is logged in, or the login has ended."
             raise LoggedOut(403, "Nobody is logged in", problem, "Log in, then answer again.")
         self._limit(_session(visitor), SENT_A_MINUTE)
         kind, _, parameters = request.headers.get("content-type", "").partition(";")
@@ -148,7 +148,7 @@ class Forms:
         payload, _, mac = token.rpartition(".")
         if not (payload and hmac.compare_digest(mac.encode(), _mac(visitor, path, payload).encode())):
             raise FormRefused(
-                403, "A form of another page", "Nothing was done: the form is not of this page and log-in."
+                403, "A form of another page", "Nothing was done: the form is not of this page and login."
             )
         nonce, end, digests = json.loads(base64.urlsafe_b64decode(payload))
         if end < time.time():
