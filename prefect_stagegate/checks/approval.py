@@ -5,7 +5,7 @@ The check whether enough people agreed to a step, who they are, and how that is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from prefect_stagegate.gate.approval_counting import (
@@ -21,7 +21,7 @@ from prefect_stagegate.gate.base import CheckResult, one_finding
 from prefect_stagegate.gate.check_context import Binding, CheckContext
 from prefect_stagegate.gate.records.answers import AnswerProof
 from prefect_stagegate.gate.registry import Check, Renewal
-from prefect_stagegate.model import Approval, ApprovalRequest, Finding, Outcome, person_key
+from prefect_stagegate.model import Approval, ApprovalRequest, Finding, Identity, Outcome, person_key
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.units import digest_text, listed
 
@@ -57,31 +57,37 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     # Answers to a request for another version, target or policy say nothing about this one.
     if request is not None and (request.digest, request.target, request.policy) != about:
         request = None
-    requester = requester_of(request, parameters) if request else None
+    requester = _requester(context, parameters)
     tally = count_answers(request, context.approvals, parameters, owners)
     ignored = tuple(
         Finding(str(reply.approver), f"the answer does not count: {why}", "", Outcome.WARN)
         for reply, why in tally.ignored
     )
+    answers = [_answer(reply, request, parameters) for reply in tally.counted]
     measured = {
         "count": people_needed(parameters, requester)[0],
-        "answers": [_answer(reply, request, parameters) for reply in tally.counted],
-        **({"requester": {"name": requester.name, "known_by": requester.source}} if requester else {}),
+        "answers": answers,
+        "requester": {"name": requester.name, "known_by": requester.source},
         **({"shown": request.shown, "whom": parameters.groups or (ANYBODY,)} if request and request.shown else {}),
     }
     # One who declines outweighs any number who agree.
     if tally.declined:
         findings = tuple(Finding(str(reply.approver), f"declined: {reply.reason}") for reply in tally.declined)
-        names = listed([reply.approver.name for reply in tally.declined])
-        return CheckResult(Outcome.FAIL, f"declined by {names}", findings + ignored, measured)
+        return CheckResult(Outcome.FAIL, f"declined by {_names(answers, approved=False)}", findings + ignored, measured)
     if not tally.missing:
-        names = listed([reply.approver.name for reply in tally.agreed])
-        return CheckResult(Outcome.PASS, f"approved by {names}", ignored, measured)
+        return CheckResult(Outcome.PASS, f"approved by {_names(answers, approved=True)}", ignored, measured)
     # The command names the version, since requests for others may wait for the same target.
     fix = f"stagegate approve {context.address} --to {context.target}{_key_flag(parameters)}"
+    if parameters.proof == "login":
+        fix = f"Answer for {context.target} where people log in: a server under `logins` of the policy signs it."
     finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
     whom = parameters.groups or (ANYBODY,)
     return CheckResult(Outcome.INCONCLUSIVE, tally.missing, (finding, *ignored), measured, awaiting=whom)
+
+
+def _requester(context: CheckContext, parameters: ApprovalParameters) -> Identity:
+    """Who asks, as far as it is known. Without a request, whoever checks makes one, and signs it if they have a key."""
+    return requester_of(context.request, parameters) if context.request else context.workspace.identity
 
 
 def _answer(reply: Approval, request: ApprovalRequest | None, parameters: ApprovalParameters) -> Mapping[str, object]:
@@ -91,10 +97,14 @@ def _answer(reply: Approval, request: ApprovalRequest | None, parameters: Approv
     return {**answer, **login, **({"key": proof.key} if proof.key else {})}
 
 
+def _names(answers: Sequence[Mapping[str, object]], *, approved: bool) -> str:
+    """Who approved or declined, each with how the name is known."""
+    return listed([f"{each['name']} ({each['known_by']})" for each in answers if each["approved"] is approved])
+
+
 def _unanswerable(context: CheckContext, parameters: ApprovalParameters) -> CheckResult | None:
     """The failure of an approval that too few people could ever give."""
-    requester = requester_of(context.request, parameters) if context.request else context.workspace.identity
-    problem = why_unanswerable(parameters, context.spec.owners, requester)
+    problem = why_unanswerable(parameters, context.spec.owners, _requester(context, parameters))
     if not problem:
         return None
     key = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"

@@ -25,7 +25,7 @@ from prefect_stagegate.cli.printing import (
     write_output,
 )
 from prefect_stagegate.errors import CorruptRecord, ExitCode, UsageError
-from prefect_stagegate.gate.approval_counting import counted_answers
+from prefect_stagegate.gate.approval_counting import known_answers
 from prefect_stagegate.gate.records.attest import approvals_of, decision_of
 from prefect_stagegate.gate.records.predicates import AttestationForm
 from prefect_stagegate.jobs import inspect
@@ -176,9 +176,9 @@ def _decision_lines(entry: RefEntry) -> Iterator[str]:
         return
     yield (
         f"{decision.outcome} {decision.at[:19]}Z by policy {digest_text(decision.adopted)}, "
-        f"{count_text(len(decision.checks), 'check')}, requested by {decision.requester}"
+        f"{count_text(len(decision.checks), 'check')}, requested by {decision.asked_by}"
     )
-    yield from map(_answer_text, counted_answers(decision, approvals))
+    yield from map(_answer_text, known_answers(decision, approvals))
     for check in decision.checks:
         if check.ruling and check.ruling.waiver:
             yield f"{check.check} {check.ruling.waiver}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from operator import not_
 from typing import Any
@@ -18,7 +18,7 @@ from prefect_stagegate.gate.records.answers import (
     prove_act,
     request_act,
 )
-from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Identity, is_proof_enough, person_key
+from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Identity, KnownBy, is_proof_enough, person_key
 from prefect_stagegate.units import count_text, digest_text, listed
 
 ANYBODY = "anybody"
@@ -97,7 +97,7 @@ def people_needed(parameters: ApprovalParameters, requester: Identity | None) ->
 def _valid_answers(
     request: ApprovalRequest, replies: Sequence[Approval], parameters: ApprovalParameters, owners: Mapping[Any, str]
 ) -> tuple[list[Approval], list[tuple[Approval, str]]]:
-    """The last answers that count, and those that don't, each with the reason."""
+    """The last answers that count, as their names are known, and those that don't, each with the reason."""
     valid, ignored = [], []
     signed_by: dict[str, str] = {}
     if request.envelope and (holder := prove_act(request_act(request), parameters).holder):
@@ -106,13 +106,14 @@ def _valid_answers(
     for reply in sorted(last_answers(request, replies, parameters).values(), key=lambda reply: reply.approved):
         why = why_answer_is_void(reply, request, parameters, owners)
         is_proved = parameters.proof != "declared" and not why
-        holder = answer_proof(reply, request, parameters).holder if is_proved else ""
+        proof = answer_proof(reply, request, parameters) if is_proved else AnswerProof()
+        holder = proof.holder
         if holder in signed_by:
             why = f"it is signed with the same key, or by the same login, as {signed_by[holder]}"
         if why:
             ignored.append((reply, why))
             continue
-        valid.append(reply)
+        valid.append(replace(reply, approver=Identity(reply.approver.name, proof.known_by)) if is_proved else reply)
         if holder:
             signed_by[holder] = f"the answer of {reply.approver.name}"
     return valid, ignored
@@ -176,6 +177,8 @@ def who_may(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> str:
     people = f"It counts from {', '.join(groups)}." if groups else "Somebody else has to do it."
     if parameters.keys:
         people += f" The policy has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs it."
+    if parameters.logins.keys:
+        people += " A login at a server under `logins` of the policy proves the name."
     if parameters.allowed_signers:
         people += " `--ssh-key FILE` signs it with an SSH key of the policy's allowed_signers."
     return people
@@ -277,10 +280,21 @@ def why_request_ended(request: ApprovalRequest, *, policy: str, named: str, move
 
 def counted_answers(decision: Decision, replies: Sequence[Approval]) -> tuple[Approval, ...]:
     """The recorded answers that a decision counted."""
-    counted = {
-        (recorded["name"], recorded["at"])
+    known = _known_by(decision)
+    return tuple(reply for reply in replies if (reply.approver.name, reply.at) in known)
+
+
+def known_answers(decision: Decision, replies: Sequence[Approval]) -> tuple[Approval, ...]:
+    """The same, each with how the decision's check knew the name."""
+    known = _known_by(decision)
+    counted = ((reply, known.get((reply.approver.name, reply.at))) for reply in replies)
+    return tuple(replace(reply, approver=Identity(reply.approver.name, source)) for reply, source in counted if source)
+
+
+def _known_by(decision: Decision) -> dict[tuple[str, str], KnownBy]:
+    return {
+        (recorded["name"], recorded["at"]): recorded["known_by"]
         for answer in decision.checks
         if answer.check == "approval"
         for recorded in answer.measured.get("answers", ())
     }
-    return tuple(reply for reply in replies if (reply.approver.name, reply.at) in counted)

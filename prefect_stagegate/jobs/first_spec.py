@@ -169,9 +169,10 @@ def _lines(
     yield f"    require: [{'schema, ' if tables else ''}nonempty, coverage, cache_fit]"
     yield "  # production:"
     yield "  #   extends: pilot"
-    yield "  #   require: [digest, {approval: {count: 1, from: [infra]}}]"
+    yield "  #   require: [digest, {approval: {count: 1, from: [infra], proof: os-user}}]"
     yield "# Who must agree to other gates, once a target names a version. Until then, edit and stage again."
-    yield "policy: {change: {approval: {count: 1}}}"
+    yield "# A name that somebody only declares, by --identity, does not count; `login` and `signature` prove more."
+    yield "policy: {change: {approval: {count: 1, proof: os-user}}}"
 
 
 def _probe(ending: str) -> tuple[str, str]:

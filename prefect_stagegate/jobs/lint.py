@@ -13,7 +13,7 @@ from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParamet
 from prefect_stagegate.gate.check_context import addresses_of
 from prefect_stagegate.jobs.address import SpecLike, read_spec
 from prefect_stagegate.jobs.gating.validate import limits_of
-from prefect_stagegate.model import Outcome, Severity
+from prefect_stagegate.model import Outcome, Severity, is_proof_enough
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.patterns import can_be_below
 from prefect_stagegate.spec import FilesSpec, Requirement, Spec, doubtful_columns
@@ -26,6 +26,7 @@ from prefect_stagegate.validations import lint as lint_contract
 from prefect_stagegate.validations.files.calls import ProbeCall, release
 
 OPEN_POLICY = "policy.change: without it, anybody replaces the gates and promotes; add {change: {approval: {count: 1}}}"
+DECLARED = "takes names that anybody may declare, by --identity; add `proof: os-user`, `login` or `signature`"
 
 
 def lint(spec: SpecLike, warn: Callable[[str], None] = lambda _: None) -> Spec:
@@ -66,11 +67,14 @@ def lint(spec: SpecLike, warn: Callable[[str], None] = lambda _: None) -> Spec:
 
 
 def lint_warnings(spec: Spec) -> tuple[str, ...]:
-    """What a spec works without and should have: who agrees to another policy, and addresses of needed groups."""
+    """What a spec works without and should have: who agrees to another policy, known names, addresses of groups."""
     warnings = [OPEN_POLICY] if spec.gates and not spec.policy.change else []
     needed: dict[str, list[str]] = {}
     for target in spec.gates:
         for requirement in spec.gate(target).requirements:
+            is_last = target in ("production", list(spec.gates)[-1])
+            if is_last and requirement.check == APPROVAL and not _is_known(requirement):
+                warnings.append(f"gates.{target}: approval {DECLARED}")
             for group in _groups(requirement):
                 needed.setdefault(group, []).append(requirement.check)
     warnings += [
@@ -86,6 +90,11 @@ def _groups(requirement: Requirement) -> tuple[str, ...]:
     if requirement.check == APPROVAL:
         return ApprovalParameters.model_validate(requirement.params).groups
     return (CHECKS[requirement.check].owner,)
+
+
+def _is_known(requirement: Requirement) -> bool:
+    """Whether an approval takes no name that somebody only declares."""
+    return is_proof_enough(ApprovalParameters.model_validate(requirement.params).proof, "os-user")
 
 
 def _impossible(spec: Spec) -> Iterator[tuple[Loc, str]]:

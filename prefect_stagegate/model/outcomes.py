@@ -160,6 +160,13 @@ class Decision(Verdict, asks="accepted"):
         return self.outcome is DecisionOutcome.ACCEPTED
 
     @property
+    def asked_by(self) -> str:
+        """Who asked, with how the name is known where the gate wants an approval: `ada (os-user)`."""
+        asked = (evidence.measured.get("requester") for evidence in self.checks if evidence.check == "approval")
+        known = next(filter(None, asked), None)
+        return f"{known['name']} ({known['known_by']})" if known else self.requester
+
+    @property
     def declined(self) -> str:
         """Who declined the version and why, if nothing else blocks it; else empty."""
         blocking = (Outcome.FAIL, Severity.BLOCKING)

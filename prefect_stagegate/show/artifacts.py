@@ -69,7 +69,7 @@ def proposal_document(report: Report, decision: Decision, sums: Seal, *, until: 
     rows = next((measured[name].get("rows") for name in COUNTING if name in measured), None)
     facts = (
         ("version", f"{report.dataset}@{digest_text(report.digest)}"),
-        ("requested by", report.requester or "unknown"),
+        ("requested by", report.asked_by or "unknown"),
         ("size", f"{count_text(sums.files, 'file')}, {bytes_text(sums.bytes)}"),
         *([("rows", f"{rows:,}")] if rows is not None else []),
         (f"{report.target} serves", digest_text(report.serves) if report.serves else "no version"),

@@ -59,6 +59,8 @@ class Report:
     expires: str
     """When the decision expires; empty when it holds until something changes."""
     requester: str
+    asked_by: str = ""
+    """The same, with how the name is known where the gate wants an approval."""
     serves: str | None = None
     """The digest that the target served at the decision; empty when it served none, None when nobody looked."""
     notes: tuple[str, ...] = ()
@@ -160,6 +162,7 @@ def build_report(  # noqa: PLR0913 - one parameter for each fact that the caller
         at=decision.at,
         expires=decision.expires,
         requester=decision.requester,
+        asked_by=decision.asked_by,
         serves=serves,
         notes=notes,
         is_trial=is_trial,

@@ -172,7 +172,7 @@ def _basis(report: Report) -> Section:
         ("Environment", report.environment),
         ("Decided", time_text(report.at)),
         ("Holds until", time_text(report.expires) or "something that it depends on changes"),
-        ("Asked for by", report.requester or "nobody named"),
+        ("Asked for by", report.asked_by or "nobody named"),
         *([("Runbook", report.runbook)] if report.runbook else []),
     )
     return Section("What was judged", (Pairs(facts),))

@@ -62,6 +62,26 @@ def test_lint_warns_of_gates_that_anybody_replaces(tmp_path: Path, capsys: pytes
     assert "policy.change" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("gates", "warned"),
+    [
+        ({"pilot": {}, "production": {}}, ["production"]),
+        ({"pilot": {"proof": "os-user"}, "production": {"proof": "os-user"}}, []),
+        ({"production": {}, "release": {}}, ["production", "release"]),
+        ({"pilot": {}, "release": {"signed": True, "keys": {"ines@example.org": "ed25519:" + "0f" * 32}}}, []),
+    ],
+)
+def test_lint_warns_of_names_that_anybody_declares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gates: dict[str, Any], warned: list[str]
+) -> None:
+    required = {name: {"require": [{"approval": approval}]} for name, approval in gates.items()}
+    policy = {"change": {"approval": {"count": 1}}}
+    owners = {"governance": "g@example.org"}
+    assert exit_code(["lint", write(tmp_path, gates=required, policy=policy, owners=owners), "--json"]) == 0
+    told = [line.split(":")[0] for line in json.loads(capsys.readouterr().out)["warnings"]]
+    assert told == [f"gates.{name}" for name in warned]
+
+
 BETWEEN = "expect_column_values_to_be_between"
 FIVE_MISTAKES = f"""\
 expectations:

@@ -95,6 +95,26 @@ def test_client_that_only_says_login_is_refused(scenario: LoginScenario) -> None
         approve(scenario.node(Identity(INES, "os-user")), THINGS, "pilot")
 
 
+@pytest.mark.parametrize(
+    ("rule", "who"),
+    [
+        ({}, "ada"),
+        ({"from": ["infra"]}, "ada"),
+        ({"from": ["infra"]}, "mallory"),
+        ({"from": ["infra"], "proof": "os-user", "count": 2}, INES),
+        ({"proof": "os-user"}, INES),
+    ],
+)
+def test_no_refusal_suggests_another_name(tmp_path: Path, rule: dict[str, Any], who: str) -> None:
+    owners = {"infra": f"{INES}, {OLEG}, pat@example.org", "governance": "g@example.org"}
+    scenario = Scenario(tmp_path, gates={"pilot": {"require": [{"approval": rule}]}}, owners=owners)
+    scenario.deliver("one")
+    check(scenario.node(), THINGS, "pilot")
+    with pytest.raises(UsageError, match="can't answer for pilot") as refused:
+        approve(scenario.node(Identity(who, "declared")), THINGS, "pilot")
+    assert "--identity" not in f"{refused.value.message} {refused.value.hint}"
+
+
 def test_member_of_the_providers_group_approves(scenario: LoginScenario) -> None:
     scenario.deliver("one")
     scenario.check()

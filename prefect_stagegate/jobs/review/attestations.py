@@ -241,7 +241,7 @@ def _people(workspace: Workspace, attested: AttestedDecision) -> AttestationPart
         tally = count_attested_answers(workspace.catalog, attested)
     except StagegateError as error:  # the policy can't be read here, or nothing here verifies the signatures
         return AttestationPart("people", UNKNOWN, str(error))
-    people = f"{attested.decision.requester} requested it, and neither approved it nor waived a check"
+    people = f"{attested.decision.asked_by} requested it, and neither approved it nor waived a check"
     if tally is None:
         return AttestationPart("people", HOLDS, people)
     void = [f"{reply.approver.name}: {why}" for reply, why in tally.ignored]
