@@ -114,7 +114,7 @@ def revoke(
     token: Annotated[str, Parameter(name="ID")],
     /,
     *,
-    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the catalog.")],
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why it ends; kept in the catalog.")],
     json: Json = False,
     places: Places = Places(),
 ) -> None:
