@@ -1,25 +1,16 @@
-"""A scenario whose policy has `retain`, and a catalog that dies at one of its writes."""
+"""A scenario whose policy has `retain`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from prefect_stagegate.catalog import records
 from prefect_stagegate.jobs.inspect import show
 from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.model import Address, Entry
 from prefect_stagegate.plugins.retention.expire import VersionFate, expire
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.scenario import Scenario
-
-
-class Killed(BaseException):
-    """What ends a process."""
 
 
 class Keeping(Scenario):
@@ -67,21 +58,3 @@ class Keeping(Scenario):
     def problems(self) -> list[str]:
         """What is wrong with the logs."""
         return [problem for chain in verify_history(self.node()) for problem in chain.problems]
-
-
-@contextmanager
-def killed_at(write: int) -> Iterator[list[str]]:
-    """Die before the catalog's write of this number, from 0. Gives the keys of the writes that were done."""
-    done: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        for verb in ("create", "replace", "remove"):
-            whole = getattr(records.DirectoryRecords, verb)
-
-            def counted(self: Any, key: str, *data: bytes, whole: Any = whole) -> Any:
-                if len(done) == write:
-                    raise Killed
-                done.append(key)
-                return whole(self, key, *data)
-
-            patch.setattr(records.DirectoryRecords, verb, counted)
-        yield done

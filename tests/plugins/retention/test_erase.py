@@ -25,7 +25,7 @@ from prefect_stagegate.plugins.retention.erasure import (
 )
 from prefect_stagegate.plugins.retention.erasure_status import NodeStanding, erasure_status
 from prefect_stagegate.unreadable import UnreadableRecords
-from tests.plugins.retention.keeping import Killed, killed_at
+from tests.support.kills import Killed, killed_at
 from tests.support.scenario import Scenario
 
 GATES = {"production": {"require": ["license"]}}
@@ -151,7 +151,7 @@ def test_rotten_copy_in_quarantine_goes_too(erasing: Erasing) -> None:
 
 
 def test_killed_after_the_record_the_node_goes_on(erasing: Erasing) -> None:
-    with pytest.raises(Killed), killed_at(1):
+    with pytest.raises(Killed), killed_at(erasing.folder, "/retention.erased/"):
         erasing.erase()
     assert erasing.run("erase", "--node") == 0
     assert not erasing.bytes_here()

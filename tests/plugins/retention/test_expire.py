@@ -28,7 +28,8 @@ from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.plugins.retention.expire import expire
 from prefect_stagegate.plugins.retention.tombstones import newest_tombstone
 from prefect_stagegate.unreadable import UnreadableRecords
-from tests.plugins.retention.keeping import Keeping, Killed, killed_at
+from tests.plugins.retention.keeping import Keeping
+from tests.support.kills import Killed, killed_at
 
 PRODUCTION = Address("things", "production")
 ASKING = {"production": {"require": ["license", {"approval": {"count": 1, "from": ["infra"]}}]}}
@@ -169,7 +170,7 @@ def test_killed_at_any_write_the_next_one_goes_on(tmp_path: Path) -> None:
         keeping = Keeping(tmp_path / str(write), newest=1)
         first, second, third = keeping.release(1), keeping.version(2), keeping.version(3)
         try:
-            with killed_at(write) as done:
+            with killed_at(keeping.folder / "catalog", write) as done:
                 keeping.expire()
         except Killed:
             ends.add(len(done))
@@ -192,7 +193,7 @@ def test_killed_at_any_write_the_next_one_goes_on(tmp_path: Path) -> None:
 
 
 def kill_after_tombstone(keeping: Keeping) -> None:
-    with pytest.raises(Killed), killed_at(1):
+    with pytest.raises(Killed), killed_at(keeping.folder, "/manifests/"):
         keeping.expire()
 
 
@@ -225,7 +226,7 @@ def test_version_staged_again_after_its_end_is_whole(keeping: Keeping) -> None:
 
 def test_version_staged_again_after_a_kill_stays(keeping: Keeping) -> None:
     first, second = keeping.version(1), keeping.version(2)
-    with pytest.raises(Killed), killed_at(2):
+    with pytest.raises(Killed), killed_at(keeping.folder, "/origins/"):
         keeping.expire()
     assert keeping.versions == {second}
     assert keeping.version(1) == first

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -15,35 +14,27 @@ from prefect import State
 
 from prefect_stagegate.errors import GateFailed, SpecError, UsageError
 from prefect_stagegate.flows import watch as watch_flow
-from prefect_stagegate.gate import CHECKS, Check, CheckContext, CheckResult, Parameters
 from prefect_stagegate.jobs.gating.check import check, check_version, resolve_for_gate
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.model import Address, Finding, Outcome
+from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.plugins.watch import watching
 from prefect_stagegate.plugins.watch.watch_records import WatchAnswer
 from prefect_stagegate.plugins.watch.watching import release_target, watch_round, watched_target
+from tests.support.kills import Killed, killed_at
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import events_about
+from tests.support.verdicts import say, verdict_check
 
 PRODUCTION = Address("things", "production")
 
 
-def verdict(context: CheckContext, parameters: Parameters) -> CheckResult:
-    """What a file beside the cache says of a version; by default it passes."""
-    verdicts = json.loads((context.workspace.cache.root.parent / "verdicts.json").read_text())
-    outcome = Outcome(verdicts.get(context.digest, "pass"))
-    findings = () if outcome is Outcome.PASS else (Finding("loss", "went up", "Train again.", outcome),)
-    return CheckResult(outcome, f"loss is {outcome}", findings)
-
-
 @pytest.fixture(autouse=True)
 def _verdict() -> Iterator[None]:
-    Check("verdict", owner="ai")(verdict)
-    yield
-    del vars(CHECKS)["known"]["verdict"]  # other tests count the checks
+    with verdict_check():
+        yield
 
 
 class Watch(Scenario):
@@ -52,17 +43,11 @@ class Watch(Scenario):
     def __init__(self, folder: Path, dataset: str = "things", **keys: Any) -> None:
         watch = {"checks": ["verdict"], "on_failure": "roll_back", **keys}
         super().__init__(folder, dataset, gates={"production": {"require": ["nonempty", "verdict"], "watch": watch}})
-        self.say()
-
-    def say(self, **verdicts: str) -> None:
-        """Say what the check finds of versions."""
-        (self.folder / "verdicts.json").write_text(
-            json.dumps({f"sha256:{key}": said for key, said in verdicts.items()})
-        )
+        say(folder, {})
 
     def says(self, digest: str, outcome: str) -> None:
         """Say what it finds of one version."""
-        self.say(**{digest.removeprefix("sha256:"): outcome})
+        say(self.folder, {digest: outcome})
 
     def release(self, text: str) -> str:
         """Deliver and promote a version."""
@@ -189,7 +174,7 @@ def test_failure_that_passes_the_second_time_moves_nothing(watch: Watch, monkeyp
     watch.says(second, "fail")
 
     def mended(*args: Any, **options: Any) -> Any:
-        watch.say()
+        say(watch.folder, {})
         return check_version(*args, **options)
 
     monkeypatch.setattr(watching, "check_version", mended)
@@ -212,51 +197,23 @@ def test_round_goes_on_where_a_killed_one_stopped(watch: Watch) -> None:
     assert watch.round().returned_to == first
 
 
-class Killed(BaseException):
-    """Ends a round as a kill does: nothing of ours catches it."""
-
-
-class DyingRecords:
-    """A catalog's records, of which a writer dies at its n-th write: before it, or right after it."""
-
-    def __init__(self, records: Any, at: int, *, after: bool) -> None:
-        self.records, self.left, self.after = records, at, after
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.records, name)
-        return partial(self._write, method) if name in ("create", "replace", "remove") else method
-
-    def _write(self, method: Any, *args: Any) -> Any:
-        self.left -= 1
-        if not self.left and not self.after:
-            raise Killed
-        done = method(*args)
-        if not self.left:
-            raise Killed
-        return done
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_round_killed_at_any_write_is_finished_by_the_next(tmp_path: Path, *, after: bool) -> None:
-    for at in range(1, 20):
-        (folder := tmp_path / str(at)).mkdir()
+def test_round_killed_at_any_write_is_finished_by_the_next(tmp_path: Path) -> None:
+    for write in range(100):
+        (folder := tmp_path / str(write)).mkdir()
         watch = Watch(folder)
         first, second = watch.release("a,b\n1,2\n"), watch.release("a,b\n3,4\n")
         watch.says(second, "fail")
-        node = watch.node()
-        watched = watched_target(node, PRODUCTION)
-        node.catalog.records = DyingRecords(node.catalog.records, at, after=after)
         try:
-            watch_round(node, watched)
+            with killed_at(folder, write) as done:
+                watch.round()
         except Killed:
             watch.round()
-            assert watch.head("production") == first
-            assert sorted(watch.actions) == ["promote", "promote", "rollback", "withdraw"]
-            assert watch.run("history", "things@production", "--verify") == 0
-        else:
-            assert at > 4, "a round writes its beginning, evidence, a decision, two entries and its answer"
-            return
-    pytest.fail("a round has no end")
+        assert watch.head("production") == first
+        assert sorted(watch.actions) == ["promote", "promote", "rollback", "withdraw"]
+        assert watch.run("history", "things@production", "--verify") == 0
+        if len(done) < write:
+            break
+    assert write > 5, "a round writes its beginning, evidence, a decision, two entries and its answer"
 
 
 def test_damaged_version_is_no_place_to_return_to(watch: Watch) -> None:
