@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -67,7 +68,7 @@ class AfterPromotion(Scenario):
         self.readers = ExitStack()
         self.erased: set[bytes] = set()
         self.proved: dict[str, set[bytes]] = {node: set() for node in NODES}
-        """What a node proved to have erased, and was not staged there since."""
+        """What a node proved to have erased."""
         self.judged = dict.fromkeys(TARGETS, 0)
         """Entries of each target's log that were judged."""
         self.reinstates = False
@@ -84,16 +85,20 @@ class AfterPromotion(Scenario):
 
     # ── what is done ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def version(self, number: int) -> str:
-        """Stage a version of two files, or of one; gives its digest."""
+    def deliver_version(self, number: int) -> tuple[str, dict[str, Any]]:
+        """Put a version of a file or two at the source; gives its digest, and the keys of the spec that has it."""
         files = {f"{number}.csv": b"a,b\n%d,%d\n" % (number, number), **({"person.csv": PERSON} if number % 2 else {})}
         for name, data in files.items():
             (self.nas / name).write_bytes(data)
-        self.proved["cache"] -= {*files.values()}
         entries = (Entry(name, len(data), f"blake3:{blake3(data).hexdigest()}") for name, data in files.items())
-        self.files[seal(entries).digest] = files
-        # The others stay, so that other nodes can fetch them.
-        return self.stage(sources=[{"url": str(self.nas), "include": [*files]}]).digest
+        digest = seal(entries).digest
+        self.files[digest] = files
+        # Files of other versions stay, so that other nodes can fetch them.
+        return digest, {"sources": [{"url": str(self.nas), "include": [*files]}]}
+
+    def version(self, number: int) -> str:
+        """Stage a version; gives its digest."""
+        return self.stage(**self.deliver_version(number)[1]).digest
 
     def says(self, digest: str, outcome: str) -> None:
         """Say what the check finds of a version from here on."""

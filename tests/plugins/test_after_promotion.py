@@ -1,4 +1,4 @@
-"""Whatever is promoted, watched, rolled back, held, retired, expired and erased in whatever order, with kills between writes.
+"""Whatever is promoted, watched, rolled back, held, retired, expired and erased in whatever order, also with kills.
 
 No target moves to a version that is not whole, nothing that something keeps is lost, every log verifies, and no node
 has bytes that it proved to have erased.
@@ -71,14 +71,17 @@ class Commands(RuleBasedStateMachine):
     def begin(self, named: bool, newest: int, on_failure: dict[str, str]) -> None:
         self.world = AfterPromotion(self.folder, newest=newest, named=named, on_failure=on_failure)
         for number in (0, 1):
-            self.promote(self.world.version(number), "staging")
+            self.stage(number, "staging", None)
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @rule(number=numbers, write=writes)
-    def stage(self, number: int, write: int | None) -> None:
+    @rule(number=numbers, gate=st.none() | gates, write=writes)
+    def stage(self, number: int, gate: str | None, write: int | None) -> None:
         # What writes into the cache are threads, which are killed in `test_stage_killed.py`.
-        self.do(lambda: self.world.version(number), write, self.folder / "catalog")
+        digest = self.do(lambda: self.world.version(number), write, self.folder / "catalog")
+        assert digest is None or self.world.is_whole(digest), "it brought back what was erased"
+        if digest and gate:
+            self.promote(digest, gate, write)
 
     @rule(node=nodes, gate=gates, write=writes)
     def fetch(self, node: str, gate: str, write: int | None) -> None:
@@ -86,14 +89,8 @@ class Commands(RuleBasedStateMachine):
         version = self.do(lambda: stage(world.at(node), Address(DATASET, gate)), write, self.folder / "catalog")
         assert version is None or version.digest == head
 
-    @rule(number=numbers, gate=gates, write=writes)
-    def release_version(self, number: int, gate: str, write: int | None) -> None:
-        self.promote(self.world.version(number), gate, write)
-
     @rule(number=numbers, gate=gates, again=st.booleans(), reinstate=st.booleans(), write=writes)
-    def check_and_promote(
-        self, number: int, gate: str, again: bool, reinstate: bool, write: int | None
-    ) -> None:
+    def check_and_promote(self, number: int, gate: str, again: bool, reinstate: bool, write: int | None) -> None:
         self.promote(self.digest(number), gate, write, again=again, reinstate=reinstate)
 
     def promote(self, digest: str, gate: str, write: int | None = None, **flags: bool) -> None:
@@ -192,7 +189,7 @@ class Commands(RuleBasedStateMachine):
         return known[number % len(known)]
 
     def do(self, action: Callable[[], Any], write: int | None, folder: Path | None = None) -> Any:
-        """Run a command that is killed before a write; after an even one it is run again at once. None where it ended."""
+        """Run a command, kill it before a write, and run it again at once or later; None where it has no result."""
         try:
             with killed_at(folder or self.folder, -1 if write is None else write):
                 return self.attempt(action)

@@ -98,12 +98,17 @@ def commands(folder: Path) -> Iterator[Commands]:
         yield Commands(address, environment)
 
 
-def serve(address: str) -> None:
-    """Load what commands need, then fork for each order that comes. A fork returns from here to Python's own end."""
+def load_commands() -> None:
+    """Load what commands need."""
     for name in LOADED:
         package = importlib.import_module(f"prefect_stagegate.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
+
+
+def serve(address: str) -> None:
+    """Load what commands need, then fork for each order that comes. A fork returns from here to Python's own end."""
+    load_commands()
     sys.path[0] = str(INSTALLED.parent)
     capture_python()  # kept, so that not each run reads all distributions
     gc.freeze()  # a collection in a fork would copy every page
