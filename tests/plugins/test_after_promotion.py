@@ -219,6 +219,7 @@ def _verdict() -> Iterator[None]:
         yield
 
 
+@pytest.mark.timeout(600)  # a failure is shrunk
 def test_no_sequence_loses_what_is_kept_or_breaks_a_log() -> None:
     how = settings(
         max_examples=EXAMPLES,

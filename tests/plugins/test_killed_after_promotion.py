@@ -36,7 +36,7 @@ PROCESSES = get_context("fork")
 
 def command(words: Sequence[str], output: Path) -> None:
     """Run the command line, which waits for no promotions before it lets versions expire."""
-    expire.__kwdefaults__["settling"] = 0
+    expire.__kwdefaults__ = {"dry_run": False, "settling": 0}
     with output.open("w") as file, redirect_stdout(file), redirect_stderr(file):
         sys.exit(exit_code(list(words)))
 
