@@ -13,9 +13,7 @@ from typing import Any
 from blake3 import blake3
 
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
-from prefect_stagegate.catalog.version_records import read_manifest, read_origins, staged_spec
 from prefect_stagegate.errors import UnknownRef
-from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.jobs.review.audit import verify_history
@@ -30,6 +28,7 @@ from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
 from tests.support.scenario import Scenario
 from tests.support.verdicts import say
+from tests.support.versions import read_manifest, read_origins, staged_spec
 
 DATASET = "things"
 TARGETS = ("staging", "production")
@@ -250,7 +249,8 @@ class AfterPromotion(Scenario):
         if entry.action is RefAction.ROLLBACK and entry.digest not in {each.digest for each in moves(before)}:
             yield f"{move}, which it never named"
         if entry.action is RefAction.PROMOTE:
-            if not decision_of(entry.attestation).accepted or entry.digest not in self.passed:
+            decision = entry.attestation["predicate"]["stagegate"]["decision"]
+            if decision["outcome"] != "accepted" or entry.digest not in self.passed:
                 yield f"{move}, which its gate did not accept"
             if entry.ref in self.held:
                 yield f"{move}, although it is held"

@@ -26,7 +26,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import GateFailed, GateUndecided, UsageError
 from prefect_stagegate.jobs.gating.check import check_version, resolve_for_gate
@@ -171,10 +170,9 @@ class Commands(RuleBasedStateMachine):
     def erase_on_node(self, node: str, write: int | None) -> None:
         self.do(lambda: self.world.erase_on(node), write)
 
-    @rule(node=nodes, write=writes, evict=st.booleans())
-    def collect(self, node: str, write: int | None, evict: bool) -> None:
-        workspace = self.world.at(node)
-        self.do(lambda: collect(workspace.cache.layout, enough=1) if evict else collect_garbage(workspace), write)
+    @rule(node=nodes, write=writes)
+    def collect(self, node: str, write: int | None) -> None:
+        self.do(lambda: collect_garbage(self.world.at(node)), write)
 
     @precondition(lambda self: self.killed)
     @rule()
