@@ -83,8 +83,8 @@ class DatasetPassage:
     """The URLs of the sources of `latest`."""
     withdrawn: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By a version's digest, the targets that withdrew it."""
-    held: Mapping[str, str] = field(default_factory=dict)
-    """By target, why the version that it names, or that comes next, can't be promoted to it."""
+    held: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """By target, why the version that it names, or that comes next, can't be promoted to it, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,15 +301,15 @@ class CatalogView:
             return replace(self.kept(dataset, "passage", read), status=status)
         return DatasetPassage(status)
 
-    def _why_held(self, line: InboxLine) -> str:
-        """Why plugins let no version through to a target."""
+    def _why_held(self, line: InboxLine) -> tuple[str, str] | None:
+        """Why plugins let no version through to a target, and what to do."""
         version = line.proposed or line.accepted
         try:
             if version and line.target:
                 require_allowed("promote", self.workspace, line.dataset, version.digest, line.target)
         except GateFailed as error:
-            return error.message
-        return ""
+            return error.message, error.hint
+        return None
 
     def _events(self, dataset: str) -> list[CatalogEvent]:
         """The last moves of a dataset's targets, and the decisions about its newest versions that did not accept."""
