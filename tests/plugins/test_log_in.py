@@ -12,14 +12,17 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.plugins.pages.server import serve_pages
 from prefect_stagegate.testing.servers import free_port
+from tests.plugins.answer_server import answers_to, hidden, request_path
 from tests.plugins.login.glewlwyd import PASSWORD, USER, glewlwyd
 from tests.plugins.login.login_server import SESSION, Browser
 from tests.plugins.login.lying_provider import SECRET, LyingProvider, lying_provider
 from tests.support.browser import chromium, opened
 from tests.support.keys import new_key
-from tests.support.scenario import Scenario
+from tests.support.scenario import OWNERS, Scenario
 
 NAME = "ines@example.org"
 
@@ -89,6 +92,34 @@ def test_proxy_names_the_person_on_the_pages(scenario: Scenario) -> None:
         assert NAME in page
         assert "Log out" not in page
         assert "Log in" not in text_of(browser, url)
+
+
+def test_answers_of_people_who_logged_in_count(tmp_path: Path, provider: LyingProvider) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "secret").chmod(0o600)
+    logins = {"keys": [new_key(tmp_path / "key.pem").public], "groups": {"infra": ["approvers"]}}
+    approval = {"count": 1, "from": ["infra"], "proof": "login", "logins": logins}
+    gates = {"pilot": {"require": ["license"]}, "production": {"extends": "pilot", "require": [{"approval": approval}]}}
+    scenario = Scenario(tmp_path, gates=gates, owners=OWNERS | {"infra": "nobody@example.org"})
+    scenario.deliver("one")
+    scenario.promote("pilot")
+    assert check(scenario.node(), Address("things", "latest"), "production").outcome is DecisionOutcome.WAITING
+    path = request_path(scenario.node())
+    with serving(scenario, "--oidc", provider.issuer) as url:
+        # Two, since the name of whoever asked is only declared.
+        for person in ("ines", "eva"):
+            provider.claims = {"sub": person, "email": f"{person}@example.org"}
+            browser = Browser()
+            page = text_of(browser, f"{url}/login?next={path}")
+            fields = dict(hidden(page)) | {"answer": "approve", "reason": "seen"}
+            assert browser.post(f"{url}{path}", {"Origin": url}, **fields).status == 303, page
+    decision = check(scenario.node(), Address("things", "latest"), "production")
+    assert decision.outcome is DecisionOutcome.ACCEPTED, decision
+    answers = answers_to(scenario.node(), path)
+    assert [(answer.approver.name, answer.approver.source) for answer in answers] == [
+        ("ines@example.org", "login"),
+        ("eva@example.org", "login"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,9 @@ class Browser:
             url = _absolute(url, response.headers["location"])
         raise AssertionError(self.visited)
 
-    def post(self, url: str, **form: str) -> Response:
+    def post(self, url: str, headers: Mapping[str, str] | None = None, **form: str) -> Response:
         """Send a form."""
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        headers = {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
         return self.send("POST", url, headers, urlencode(form).encode())
 
     def sees(self, url: str) -> dict[str, Any]:
