@@ -1,6 +1,7 @@
 """A node's part in an erasure: remove the blobs and all views that have them, look again, and record what is left.
 
-    views of the dataset → trash, or only their files where a job reads them → blobs → quarantine → look again → record
+    views of the dataset → trash, or only their files where a job reads them → what killed jobs left → blobs
+    → quarantine → look again → record
 
 A blob is unlinked, not overwritten.
 """
@@ -15,8 +16,9 @@ from pathlib import Path
 
 from prefect_stagegate.cache.blob_verification import is_blob
 from prefect_stagegate.cache.gc import empty_trash
+from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import Layout, explained
-from prefect_stagegate.cache.leases import LeaseKind, require_locks
+from prefect_stagegate.cache.leases import LeaseKind, is_locked, require_locks
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.catalog.version_records import has_version, read_manifest
 from prefect_stagegate.clock import now, stamp
@@ -35,6 +37,8 @@ from prefect_stagegate.units import count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
 
+CLAIM = "[0-9a-f]" * 40
+"""Names of files that jobs fetch into; a killed job's is resumed within a day."""
 SHOWN = 20
 """Lines of what is left that a record has, at most."""
 
@@ -77,22 +81,23 @@ def erase_on_node(workspace: Workspace, dataset: str) -> list[NodeErasure]:
         CacheError: The cache can't be changed, or lies where locks don't tell who uses it.
         CatalogError: The catalog can't be read or written.
     """
-    node, reports = workspace.settings.node, list[NodeErasure]()
+    node, reports, answers = workspace.settings.node, list[NodeErasure](), dict[int, NodeErasure | None]()
     for erasure in erasures_of(workspace.catalog, dataset):
-        blobs, left = _erase(workspace, dataset, erasure)
+        last = answers[erasure.number] = node_erasure(workspace.catalog, dataset, erasure.number, node_key(node))
+        blobs, left = _erase(workspace, dataset, erasure, is_proved=bool(last and last.is_proved))
         shown = (*left[:SHOWN], *([f"and {len(left) - SHOWN} more"] if len(left) > SHOWN else []))
         reports.append(NodeErasure(erasure.number, node, not left, blobs, shown, stamp(now())))
     if reports:
         # Before the answers, so that the node's own record contradicts none of them.
         report_collection(lambda: workspace)
     for report in reports:
-        last = node_erasure(workspace.catalog, dataset, report.number, node_key(node))
+        last = answers[report.number]
         if not last or report.blobs or (last.is_proved, last.left) != (report.is_proved, report.left):
             put_node_erasure(workspace.catalog, dataset, report)
     return reports
 
 
-def _erase(workspace: Workspace, dataset: str, erasure: Erasure) -> tuple[int, list[str]]:
+def _erase(workspace: Workspace, dataset: str, erasure: Erasure, *, is_proved: bool) -> tuple[int, list[str]]:
     """Do one erasure here. Returns how many blobs went, and why something is left."""
     layout = workspace.cache.layout
     with explained("erase entries", layout.root):
@@ -101,6 +106,7 @@ def _erase(workspace: Workspace, dataset: str, erasure: Erasure) -> tuple[int, l
         for digest, paths in _views(workspace, dataset, erasure):
             left += _strip(workspace, dataset, digest, paths)
         empty_trash(layout)
+        _remove_leftovers(layout, erasure, is_proved=is_proved)
         blobs, others = _remove_blobs(layout, erasure.digests)
         _empty_quarantine(layout, erasure.digests)
         sync_volume(layout.root)  # so that no name comes back after a power cut
@@ -156,6 +162,22 @@ def _strip(workspace: Workspace, dataset: str, digest: str, paths: Iterable[str]
     return [f"{digest_text(digest)} without the entries' files stays for {holder}" for holder in holders]
 
 
+def _remove_leftovers(layout: Layout, erasure: Erasure, *, is_proved: bool) -> None:
+    """Remove what killed jobs left of the bytes.
+
+    Until the node proved the erasure, that is all that a job could resume: a beginning of the bytes looks like others.
+    """
+    same = {layout.ingest / path for path in _same_files(layout.ingest, erasure)}
+    claims = {*layout.ingest.glob(CLAIM)}
+    for path in claims & same if is_proved else claims:
+        if claim := Claim.take(str(path)):  # no job has it
+            claim.drop()
+    for path in same - claims:
+        with suppress(FileNotFoundError):
+            if not is_locked(layout.ingest / path.relative_to(layout.ingest).parts[0]):
+                path.unlink()
+
+
 def _remove_blobs(layout: Layout, digests: Iterable[str]) -> tuple[int, list[str]]:
     """Unlink blobs that nothing else links to. Returns how many went, and what links to the others."""
     count, linked = 0, dict[int, str]()
@@ -191,7 +213,7 @@ def _links(layout: Layout, linked: dict[int, str]) -> Iterator[str]:
             view, name = "@sha256:".join(parts[:2]), "/".join(parts[2:])
             yield f"{view} has the same bytes as {name}: erase them there, too"
     for inode in linked.keys() - seen:
-        yield f"a job that is running, or was killed within a day, holds {linked[inode][:19]}…"
+        yield f"a job that is running holds {linked[inode][:19]}…"
 
 
 def _empty_quarantine(layout: Layout, digests: Iterable[str]) -> None:

@@ -150,6 +150,20 @@ def test_rotten_copy_in_quarantine_goes_too(erasing: Erasing) -> None:
     assert not erasing.bytes_here()
 
 
+def test_what_killed_jobs_left_of_the_bytes_goes_too(erasing: Erasing) -> None:
+    ingest, (blob,) = erasing.folder / "cache/ingest", [path for path in erasing.bytes_here() if "blobs" in path.parts]
+    (ingest / "view-0").mkdir()
+    for name in ("0" * 40, "view-0/ada.csv"):
+        (ingest / name).hardlink_to(blob)
+    (ingest / ("1" * 40)).write_text(SECRET[:-1])  # a beginning, which a later job would go on with
+    assert erasing.erase().is_proved
+    assert not erasing.bytes_here()
+    assert not [path for path in ingest.rglob("*") if path.is_file() and not path.name.startswith("unsynced")]
+    (ingest / ("2" * 40)).write_text("a beginning of something else")
+    assert erase_on_node(erasing.node(), "things")[-1].is_proved
+    assert (ingest / ("2" * 40)).exists(), "no later run takes what jobs go on with"
+
+
 def test_killed_after_the_record_the_node_goes_on(erasing: Erasing) -> None:
     with pytest.raises(Killed), killed_at(erasing.folder, "/retention.erased/"):
         erasing.erase()
