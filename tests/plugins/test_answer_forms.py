@@ -16,6 +16,7 @@ import pytest
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.model import Address, Approval, Identity
+from prefect_stagegate.plugins.answers import PLUGIN
 from prefect_stagegate.plugins.pages import forms
 from tests.plugins.answer_server import GATES, Browsing, answering, answers_to, request_path
 from tests.support.scenario import ADA, INES, OWNERS, Scenario
@@ -312,3 +313,30 @@ def test_forms_work_below_a_base_path(asked: Asked) -> None:
         origin = ines.url.removesuffix("/stagegate")
         sent = ines.send(asked.path, ines.form(asked.path) | APPROVE, Origin=origin)
         assert (sent.status_code, sent.headers["location"]) == (303, f"/stagegate{asked.path}")
+
+
+STRANGE = (
+    "%2e%2e",
+    "%00",
+    "%0a",
+    "%2f",
+    "THINGS",
+    "a" * 300,
+    "%ed%a0%80",
+    "%ff",
+    "{}",
+    "0" * 64,
+    "%F0%9F%98%80",
+    "_policy",
+)
+
+
+@pytest.mark.parametrize("path", PLUGIN.answers.values())
+def test_strange_addresses_have_no_page(who: WHO, path: str) -> None:
+    ines = who(INES.name)
+    known = {"dataset": "things", "target": "production", "request": "x", "version": "0" * 64, "check": "license"}
+    for name in re.findall(r"{(\w+)}", path):
+        for strange in STRANGE:
+            address = path.format(**{"policy": "0" * 64, **known, name: strange})
+            read, sent = ines.get(address), ines.send(address, APPROVE)
+            assert {read.status_code, sent.status_code} <= {404, 405, 403, 429}, (address, read.text[-500:])
