@@ -71,6 +71,14 @@ def test_history_proves_logins_without_their_server(scenario: LoginScenario) -> 
     assert evidence.measured["requester"] == {"name": BOB, "known_by": "login"}
 
 
+def test_history_says_how_each_name_was_proved(scenario: LoginScenario, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario.promoted("one")
+    assert scenario.run("history", "things@pilot") == 0
+    text = capsys.readouterr().out
+    assert f"requested by {BOB} (login)" in text
+    assert f"approved by {INES} (login)" in text
+
+
 @pytest.mark.parametrize(("part", "why"), [("approvals", "0 of 1 approval"), ("request", "may be one of them")])
 def test_history_misses_a_login_that_somebody_took_out(scenario: LoginScenario, part: str, why: str) -> None:
     scenario.promoted("one")
