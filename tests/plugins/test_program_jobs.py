@@ -21,6 +21,7 @@ from prefect_stagegate.plugins.pages import program_jobs
 from prefect_stagegate.plugins.tokens.token_records import create_token
 from tests.plugins.answer_server import GATES
 from tests.plugins.pages.page_server import page_server
+from tests.support.keys import new_key
 from tests.support.scenario import Scenario
 from tests.support.versions import put_spec
 from tests.support.waiting import eventually
@@ -264,3 +265,22 @@ def test_log_says_who_did_what(tmp_path: Path) -> None:
     for words in (f"began job {job}", f"job {job} ended with 0", "refused: This token may not check here."):
         assert words in log
     assert token not in log
+
+
+def test_login_of_a_proxy_counts_for_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program(tmp_path, gates=GATES)
+    program.deliver("one")
+    program.promote("pilot")
+    new_key(tmp_path / "key.pem")
+    monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(tmp_path / "key.pem"))
+    words = ("--trusted-header", "X-User", "--trusted-proxy", "127.0.0.1", "--login-required")
+    page = "/datasets/things/targets/pilot/roll-back"
+    with serve(program, *words) as (_, program.url):
+        person = {"X-User": "ines@example.org"}
+        assert httpx.get(f"{program.url}/datasets/things").status_code in {302, 303, 401, 403}
+        assert httpx.get(f"{program.url}/datasets/things", headers=person).status_code == 200
+        assert program.ask("/datasets/things").status_code == 200
+        both = {"Authorization": f"Bearer {program.token()}", "Origin": program.url, **person}
+        sent = httpx.post(program.url + page, headers=both, data={"to": "x"})
+        assert sent.status_code == 403
+        assert "ines" not in sent.text

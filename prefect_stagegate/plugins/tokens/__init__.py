@@ -9,7 +9,7 @@ from prefect_stagegate.doors import Command, Plugin
 PLUGIN = Plugin(
     commands=(
         Command("token", "", "Let programs read pages and start jobs at `stagegate serve`.", "Run"),
-        Command("token create", f"{__name__}.commands:create", "Make a token, and show it this once."),
+        Command("token create", f"{__name__}.commands:create", "Make a token for a program, and show it this once."),
         Command("token list", f"{__name__}.commands:list_tokens", "List tokens: for whom, what they may do, last use."),
         Command("token revoke", f"{__name__}.commands:revoke", "End a token."),
     ),

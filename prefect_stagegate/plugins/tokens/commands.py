@@ -36,10 +36,10 @@ def create(
     json: Json = False,
     places: Places = Places(),
 ) -> None:
-    """Make a token by which a program reads the pages, and starts jobs there.
+    """Make a token for a program, and show it this once.
 
-    The token is shown this once: the catalog keeps the SHA-256 of its secret. No token promotes, approves, waives or
-    rolls back; people do that.
+    By it the program reads the pages of `stagegate serve`, and starts jobs there. The catalog keeps the SHA-256 of its
+    secret alone. No token promotes, approves, waives or rolls back; people do that.
 
     For example:
 
@@ -83,7 +83,7 @@ def _show_created(line: TokenLine, text: str, output: Path | None) -> None:
 
 
 def list_tokens(*, json: Json = False, places: Places = Places()) -> None:
-    """List tokens: for whom they are, what they may do, until when, and their last use.
+    """List tokens: for whom, what they may do, last use.
 
     For example:
 
