@@ -122,6 +122,16 @@ def test_answers_of_people_who_logged_in_count(tmp_path: Path, provider: LyingPr
     ]
 
 
+def test_programs_read_by_tokens_where_people_log_in(
+    scenario: Scenario, provider: LyingProvider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scenario.run("token", "create", "--for", "ci") == 0
+    (token,) = re.findall(r"sgt_\S+", capsys.readouterr().out)
+    with serving(scenario, "--oidc", provider.issuer, "--login-required") as url:
+        assert Browser().get(f"{url}/metrics").status == 401
+        assert Browser().get(f"{url}/metrics", {"Authorization": f"Bearer {token}"}).status == 200
+
+
 @pytest.mark.parametrize(
     ("login", "message"),
     [
