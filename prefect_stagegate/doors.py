@@ -372,7 +372,7 @@ class Plugin:
     and a token's text. They return its `Grant`; None for a token that is unknown, ended or revoked."""
     answers: Mapping[str, str] = field(default_factory=dict)
     """The path of the page on which somebody answers, by what they do: `approve` (a request to promote), `agree` (to a
-    policy), `waive` and `roll back`. `answer_path` fills its names in."""
+    policy), `waive`, `roll back` and `hold` (also to release). `answer_path` fills its names in."""
     column_types: str = ""
     """`module:attribute` of a function that gives what a validation found a table's columns to be: of a catalog, a
     dataset, a digest and a table, the types by name; empty where none did."""

@@ -36,15 +36,17 @@ def scenario(tmp_path: Path) -> Scenario:
 def test_turns_link_to_where_they_are_taken(scenario: Scenario, base: str) -> None:
     with answering(scenario.node(), base=base) as at:
         ines = at(INES.name)
-        links = re.findall(r'href="([^"]+)">(Answer|Waive license|Roll back)</a>', ines.get("/datasets/things").text)
-        assert sorted(words for _, words in links) == ["Answer", "Answer", "Roll back", "Waive license"]
+        links = re.findall(
+            r'href="([^"]+)">(Answer|Waive license|Roll back|Hold)</a>', ines.get("/datasets/things").text
+        )
+        assert sorted(words for _, words in links) == ["Answer", "Answer", "Hold", "Roll back", "Waive license"]
         assert f"{base}{request_path(scenario.node(), scenario.head('pilot'))}" in dict(links)
         before = list(scenario.node().catalog.records.keys("datasets/things/"))
-        assert [ines.get(link.removeprefix(base)).status_code for link, _ in links] == [200] * 4
+        assert [ines.get(link.removeprefix(base)).status_code for link, _ in links] == [200] * 5
         assert list(scenario.node().catalog.records.keys("datasets/things/")) == before
         (proposal,) = re.findall(r'href="([^"]+)">Answer</a>', ines.get("/datasets/things/policy").text)
         assert proposal in dict(links)
-        assert {link for link, words in links if words != "Roll back"} <= set(
+        assert {link for link, words in links if words not in ("Roll back", "Hold")} <= set(
             re.findall(r'href="([^"]+)"', ines.get("/").text)
         )
 

@@ -112,6 +112,7 @@ def test_each_page_is_sound_for_everybody(scenario: Scenario, browser: Browser) 
         f"/datasets/things/proposals/{proposed[7:]}",
         f"/datasets/things/versions/{failed[7:]}/waive/pilot/license",
         "/datasets/things/targets/production/roll-back",
+        "/datasets/things/targets/production/hold",
     ]
     with answering(node) as at:
         for path in paths:

@@ -1,4 +1,4 @@
-"""`stagegate watch` and `watch release`."""
+"""`stagegate watch`, `watch hold` and `watch release`."""
 
 from __future__ import annotations
 
@@ -58,6 +58,28 @@ def watch(
     print_records(shown, partial(_show, quiet=quiet), unreadable, json=json)
     found = {answer.outcome for answer in answers}
     return next((EXITS[each] for each in EXITS if each in found), ExitCode.PASS)
+
+
+def hold(
+    target: Annotated[str, Parameter(help="DATASET@TARGET, watched or not.")],
+    /,
+    *,
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why no version may follow; kept in the catalog.")],
+    json: Json = False,
+    places: Places = Places(),
+) -> None:
+    """Let no promotion to a target through until somebody releases it.
+
+    What it serves stays, and may be rolled back.
+
+    For example:
+
+    - `stagegate watch hold nycflights@production --reason "the vendor mends its labels"`
+    """
+    from prefect_stagegate.plugins.watch.watching import hold_target
+
+    held = hold_target(places.workspace(), Address.parse(target), reason)
+    print_result(held, lambda _: say(f"{target} is held"), json=json)
 
 
 def release(

@@ -75,7 +75,7 @@ class Hold:
     is_held: bool
     why: str
     digest: str
-    """The version that failed; empty for a release."""
+    """The version that the target named; empty for a release."""
     who: Identity
     at: str
 
@@ -115,6 +115,12 @@ def hold_of(catalog: Catalog, dataset: str, target: str) -> Hold | None:
     return newest if newest and newest.is_held else None
 
 
+def holds_of(catalog: Catalog, dataset: str) -> dict[str, Hold]:
+    """Why targets of a dataset are held, by target."""
+    holds = {target: hold_of(catalog, dataset, target) for target in catalog.folders(HOLDS, dataset)}
+    return {target: hold for target, hold in holds.items() if hold}
+
+
 def require_not_held(workspace: Workspace, dataset: str, _digest: str, target: str) -> None:
     """Refuse promotions to a target that is held.
 
@@ -131,6 +137,5 @@ def require_not_held(workspace: Workspace, dataset: str, _digest: str, target: s
 
 def why_held(workspace: Workspace, dataset: str, digest: str) -> str:
     """Why a version may not be removed from the catalog: a target is held because of it; see `Plugin.keeps`."""
-    targets = workspace.catalog.folders(HOLDS, dataset)
-    holds = ((target, hold_of(workspace.catalog, dataset, target)) for target in targets)
-    return next((f"{target} is held: {hold.why}" for target, hold in holds if hold and hold.digest == digest), "")
+    holds = holds_of(workspace.catalog, dataset).items()
+    return next((f"{target} is held: {hold.why}" for target, hold in holds if hold.digest == digest), "")

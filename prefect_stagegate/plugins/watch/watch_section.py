@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from prefect_stagegate.plugins.watch.watch_keys import watch_of
-from prefect_stagegate.plugins.watch.watch_records import WatchAnswer, hold_of, newest_answers
+from prefect_stagegate.plugins.watch.watch_records import WatchAnswer, holds_of, newest_answers
 from prefect_stagegate.show.document import Cell, Section, Table, Text, VersionBeside
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.workspace import Workspace
@@ -18,7 +18,7 @@ def watch_section(workspace: Workspace, subject: VersionBeside) -> list[Section]
     """What `watch` found about a version."""
     version, catalog = subject.version, workspace.catalog
     targets = [target for target, gate in version.spec.gates.items() if watch_of(gate)]
-    holds = {target: hold for target in targets if (hold := hold_of(catalog, version.dataset, target))}
+    holds = holds_of(catalog, version.dataset)
     answers = [
         answer
         for target in targets
@@ -30,7 +30,9 @@ def watch_section(workspace: Workspace, subject: VersionBeside) -> list[Section]
     if not (texts or answers):
         return []
     values = {"holds": {target: asdict(hold) for target, hold in holds.items()}, "rounds": list(map(asdict, answers))}
-    return [Section("Watched since its promotion", (*texts, *((table,) if answers else ())), values)]
+    return [
+        Section("Watched since its promotion" if answers else "Held", (*texts, *((table,) if answers else ())), values)
+    ]
 
 
 def _row(answer: WatchAnswer) -> tuple[Cell, ...]:

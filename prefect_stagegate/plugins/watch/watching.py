@@ -236,16 +236,39 @@ def _places(watched: Watched) -> list[str]:
     return [digest for digest in dict.fromkeys(named) if digest != watched.move.digest][:RETURNS]
 
 
+def hold_target(workspace: Workspace, address: Address, reason: str) -> Hold:
+    """Let no promotion to a target through until somebody releases it, watched or not.
+
+    Raises:
+        UsageError: The address names no target, or one that is held already; or there is no reason.
+        UnknownRef: The target names no version.
+    """
+    if not address.target:
+        raise UsageError(f"{address} names no target", hint="Write DATASET@TARGET, as in `nycflights@production`.")
+    digest = workspace.catalog.resolve(address)
+    if hold := hold_of(workspace.catalog, address.dataset, address.target):
+        raise UsageError(
+            f"{address} is held already, by {hold.who}: {hold.why}",
+            hint=f"`stagegate watch release {address}` ends that.",
+        )
+    return _recorded(workspace, address, reason, digest)
+
+
 def release_target(workspace: Workspace, address: Address, reason: str) -> Hold:
     """Let promotions to a target through again.
 
     Raises:
         UsageError: The address names no target, or one that is not held; or there is no reason.
     """
-    if not reason.strip():
-        raise UsageError("A release needs a reason", hint=f"`stagegate watch release {address} --reason TEXT`")
     if not address.target or not hold_of(workspace.catalog, address.dataset, address.target):
-        raise UsageError(f"{address} is not held", hint="`stagegate watch --dry-run` lists what is.")
-    hold = Hold(is_held=False, why=short_line(reason), digest="", who=workspace.identity, at=stamp(now()))
+        raise UsageError(f"{address} is not held", hint="A version's report says which targets are.")
+    return _recorded(workspace, address, reason)
+
+
+def _recorded(workspace: Workspace, address: Address, reason: str, digest: str = "") -> Hold:
+    if not reason.strip():
+        verb = "hold" if digest else "release"
+        raise UsageError(f"A {verb} needs a reason", hint=f"`stagegate watch {verb} {address} --reason TEXT`")
+    hold = Hold(bool(digest), short_line(reason), digest, workspace.identity, stamp(now()))
     workspace.catalog.add(HOLDS, hold, address.dataset, address.target)
     return hold

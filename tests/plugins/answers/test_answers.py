@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefect_stagegate.doors import PageRequest, Visitor, answer_path
+from prefect_stagegate.doors import answer_path
 from prefect_stagegate.errors import RefConflict, UnknownRef, UsageError
 from prefect_stagegate.jobs.gating.approve import approve, open_request
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request, open_requests
-from prefect_stagegate.model import Address, Identity, Outcome
+from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.plugins.answers import proposal_page, request_page, roll_back_page, waiver_page
 from tests.support.scenario import ADA, INES, Scenario
+from tests.support.sent_forms import sent
 
 THINGS = Address("things", "latest")
 APPROVAL = {"approval": {"count": 1, "from": ["infra"]}}
@@ -29,13 +29,6 @@ RULE = {"change": APPROVAL}
 @pytest.fixture
 def scenario(tmp_path: Path) -> Scenario:
     return Scenario(tmp_path, gates=GATES)
-
-
-def sent(scenario: Scenario, names: Mapping[str, str], who: Identity = INES, **form: str) -> PageRequest:
-    """What the functions of a page get from somebody who is logged in."""
-    visitor = Visitor(who.name, None, "secret")
-    facts: dict[str, object] = {}
-    return PageRequest(scenario.node(who), names, "", lambda *_: None, lambda *_: None, visitor, "", form, facts.update)
 
 
 def waiting(scenario: Scenario) -> dict[str, str]:

@@ -22,7 +22,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.plugins.watch import watching
 from prefect_stagegate.plugins.watch.watch_records import WatchAnswer
-from prefect_stagegate.plugins.watch.watching import release_target, watch_round, watched_target
+from prefect_stagegate.plugins.watch.watching import hold_target, release_target, watch_round, watched_target
 from tests.support.kills import Killed, killed_at
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import events_about
@@ -138,6 +138,17 @@ def test_held_target_may_be_rolled_back(tmp_path: Path) -> None:
     watch.says(second, "fail")
     assert watch.round().action.value == "held"
     assert rollback(watch.node(), PRODUCTION, reason="by hand").digest == first
+
+
+def test_hold_by_hand_stops_no_return(watch: Watch) -> None:
+    first, second = watch.release("a,b\n1,2\n"), watch.release("a,b\n3,4\n")
+    hold_target(watch.node(), PRODUCTION, "labels are mended")
+    resolved = resolve_for_gate(watch.node(), Address("things", second), "production")
+    watch.says(second, "fail")
+    check_version(watch.node(), *resolved, again=["verdict"])
+    assert not watch.is_due
+    assert watch.run("watch", str(PRODUCTION), "--now") == 1
+    assert watch.head("production") == first
 
 
 def test_only_version_that_fails_is_held(watch: Watch) -> None:
