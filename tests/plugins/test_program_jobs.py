@@ -67,13 +67,14 @@ def program(tmp_path: Path) -> Iterator[Program]:
 
 
 @pytest.fixture
-def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The file that lets jobs end; until then each sleeps in the place of Python."""
     go, shell = tmp_path / "go", tmp_path / "python"
     shell.write_text(f"#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.05; done\nprintf '{{}}'\n")
     shell.chmod(0o755)
     monkeypatch.setattr(program_jobs, "sys", type("Sys", (), {"executable": str(shell)}))
-    return go
+    yield go
+    go.touch()  # also for the jobs of a test that failed
 
 
 def test_program_stages_and_checks(program: Program) -> None:
