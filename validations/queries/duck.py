@@ -6,13 +6,11 @@ import glob
 import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -23,8 +21,8 @@ from pydantic import TypeAdapter
 
 from prefect_stagegate.errors import Cancelled, ValidationError, WorkerCrashed
 from prefect_stagegate.validations.files.formats import is_text
+from prefect_stagegate.validations.queries.query_server import Reader
 from prefect_stagegate.validations.queries.relations import TableFiles, texts
-from prefect_stagegate.validations.worker.confinement import environment
 from prefect_stagegate.validations.worker.process_limits import ValidationLimits
 
 THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -33,7 +31,6 @@ MEMORY_MIB = max(512, 128 * THREADS)
 """MiB that DuckDB may hold in memory; it spills more to a scratch folder."""
 MOST_ANSWER = 64 << 20
 """Bytes of the answer to one query."""
-COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.queries.query_process")
 BOUNDS = ValidationLimits(3600.0, MEMORY_MIB << 20, 1 << 40, None)
 """Of all queries in one `queries` block: seconds, bytes that DuckDB may hold in memory, bytes that it may spill."""
 INTEGERS = (
@@ -104,7 +101,7 @@ class QueryFailed(ValidationError):
 class Queries:
     """A database without tables in a confined process, which reads files of strangers; see `query_process`."""
 
-    process: subprocess.Popen[bytes]
+    reader: Reader
     stderr: IO[bytes]
     about: str
     """The subject of the queries, for errors."""
@@ -125,20 +122,11 @@ class Queries:
 
     def send(self, **request: Any) -> None:
         """Send the process a line."""
-        with suppress(BrokenPipeError):
-            self.stdin.write(json.dumps(request).encode() + b"\n")
-            self.stdin.flush()
-
-    @property
-    def stdin(self) -> IO[bytes]:
-        """Where the process reads requests."""
-        assert self.process.stdin is not None  # noqa: S101 - asked for below
-        return self.process.stdin
+        self.reader.send(json.dumps(request).encode())
 
     def _answer(self, **request: Any) -> Any:
         self.send(**request)
-        assert self.process.stdout is not None  # noqa: S101 - asked for below
-        line = self.process.stdout.readline(MOST_ANSWER)
+        line = self.reader.read(MOST_ANSWER)
         if self.stopped == "cancelled":
             raise Cancelled(f"The query about {self.about} was stopped")
         # A process that a file took over may write anything.
@@ -198,15 +186,9 @@ def queries(
     with (
         tempfile.TemporaryDirectory(prefix="stagegate-", dir=bounds.scratch) as scratch,
         tempfile.TemporaryFile() as stderr,
-        subprocess.Popen(
-            COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=environment(os.environ, scratch),
-        ) as process,
+        closing(Reader(stderr, bounds.seconds)) as reader,
     ):
-        database = Queries(process, stderr, about, discreet)
+        database = Queries(reader, stderr, about, discreet)
         watcher = threading.Thread(target=_watch, args=(database, done, cancel, bounds.seconds), daemon=True)
         watcher.start()
         try:
@@ -216,9 +198,6 @@ def queries(
         finally:
             done.set()
             watcher.join()
-            process.kill()
-            with suppress(BrokenPipeError):  # a request that it did not read
-                database.stdin.close()
 
 
 def _watch(database: Queries, done: Event, cancel: Event | None, seconds: float) -> None:
@@ -229,7 +208,8 @@ def _watch(database: Queries, done: Event, cancel: Event | None, seconds: float)
         elif time.monotonic() > deadline:
             database.stopped = "late"
         if database.stopped:
-            database.process.kill()
+            return database.reader.end()
+    return None
 
 
 def column_types(database: Queries, table: TableFiles) -> dict[str, str]:

@@ -1,16 +1,26 @@
-"""The process that runs queries over a version's files for `duck.Queries`, one line of JSON each.
+"""The processes that run queries over a version's files for `duck.Queries`, one line of JSON each.
 
 → {"scratch": "/…", "views": ["/…"], "memory": 1073741824, "spill": 1e9}   what it may take comes first
 → {"statement": "SELECT …"}                                              ← {"answer": [[…], …]}
 → {"table": {TableFiles}, "filename": "", "as_text": false, "only": []}   ← {"answer": "SELECT …"}
 ← {"error": ["IOException", "…"]}     in place of an answer: DuckDB's type and message
+
+They are three. The server imports the libraries and opens no file of a version. For each block of queries it gets two
+sockets and a file, and forks a keeper, which forks the reader. The reader answers on the first socket, and prints to
+the file. When the second socket closes, the keeper kills the reader with its process group.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import sys
-from typing import Any
+import tempfile
+import traceback
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import duckdb
 
@@ -21,13 +31,66 @@ from prefect_stagegate.validations.worker.process_limits import apply
 
 BESIDE = 2 << 30
 """Bytes that the process may take beside those of DuckDB: Arrow's batches, libraries, what is on its way."""
+IDLE = 60.0
+"""Seconds without a request after which the server ends."""
 
 
 def main() -> None:
+    """Fork for each request, until the parent ends or sends none for a while."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers leave no zombies
+    control = socket.socket(fileno=0)
+    control.settimeout(IDLE)
+    with suppress(TimeoutError):
+        while descriptors := socket.recv_fds(control, 4, 3)[1]:
+            if not os.fork():
+                _keep(*descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def _keep(channel: int, life: int, stderr: int) -> NoReturn:
+    """Fork the reader, and kill it with all that it started when the parent ends or closes `life`."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # Nothing else stays open: neither the parent nor the server would notice the other's end.
+    for descriptor, place in ((channel, 0), (channel, 1), (stderr, 2), (life, 3)):
+        os.dup2(descriptor, place)
+    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+    keeper = os.getpid()
+    reader = os.fork()
+    if not reader:
+        os.close(3)
+        _read(keeper)
+    os.closerange(0, 2)
+    with suppress(OSError):  # the reader does the same; whoever comes first
+        os.setpgid(reader, reader)
+    os.write(3, b"1")
+    os.read(3, 1)
+    # Not reaped yet, so that no other group has its number.
+    os.killpg(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
+    os._exit(0)
+
+
+def _read(keeper: int) -> NoReturn:
+    try:
+        os.setpgid(0, 0)
+        end_with_parent()
+        if os.getppid() == keeper:
+            answer()
+    except BaseException:  # noqa: BLE001 - nothing may return into the server's code
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def answer() -> None:
     """Answer until the input ends."""
-    end_with_parent()
-    job = json.loads(sys.stdin.buffer.readline())
+    requests = os.fdopen(0, "rb")
+    job = json.loads(requests.readline())
     answers = reserve_standard_output()
+    os.environ |= {"TMPDIR": job["scratch"], "HOME": job["scratch"]}
+    tempfile.tempdir = None
     confine(job["scratch"], job["views"])
     apply(job["memory"] + BESIDE, job["spill"])
     config = {
@@ -38,7 +101,7 @@ def main() -> None:
         "preserve_insertion_order": False,
     }
     with locked(job["views"], **config) as connection:
-        for line in sys.stdin.buffer:
+        for line in requests:
             # Decimals as floats.
             print(json.dumps(_reply(connection, json.loads(line)), default=float), file=answers, flush=True)
 

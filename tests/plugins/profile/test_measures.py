@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event
@@ -21,7 +20,10 @@ from prefect_stagegate.plugins.profile.drift import FURTHEST, drift, profile
 from prefect_stagegate.plugins.profile.duplicates import MOST_SPLITS, duplicates, is_key, shared_records
 from prefect_stagegate.plugins.profile.pii import PATTERNS, scan
 from prefect_stagegate.validations.queries.duck import queries
+from prefect_stagegate.validations.queries.query_server import QueryServer
+from tests.support.query_readers import read_queries_by, serve_queries_by
 from tests.support.text_tables import table_of
+from tests.support.waiting import eventually
 
 Rows = Mapping[str, Sequence[object]]
 
@@ -215,10 +217,51 @@ def test_csv_reader_opens_only_the_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", ["import os; os.kill(os.getpid(), 9)", "print('[1]', flush=True)"], ids=str.split)
-def test_dead_reader_ends_the_query_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    monkeypatch.setattr("prefect_stagegate.validations.queries.duck.COMMAND", (sys.executable, "-c", code))
+def test_dead_server_ends_the_query_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    serve_queries_by(monkeypatch, code)
     with queries("x", tmp_path) as session, pytest.raises(WorkerCrashed, match="died"):
         session.rows("SELECT 1" + " " * (1 << 20))
+    monkeypatch.undo()
+    with queries("x", tmp_path) as session:
+        assert session.rows("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("code", ["os.kill(os.getpid(), 9)", "os.write(1, b'[1]')", "None"], ids=str.split)
+def test_dead_reader_ends_the_query_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    read_queries_by(monkeypatch, code)
+    with queries("x", tmp_path) as session, pytest.raises(WorkerCrashed, match="died"):
+        session.rows("SELECT 1" + " " * (1 << 20))
+
+
+def test_all_that_a_reader_starts_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds the reader's end of the connection, so that no answer ends."""
+    read_queries_by(monkeypatch, "{'answer': [[os.fork() or time.sleep(300)]]}")
+    with queries("x", tmp_path) as session:
+        ((heir,),) = session.rows("SELECT 1")
+        assert is_alive(heir)
+    assert eventually(lambda: not is_alive(heir))
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_one_server_serves_each_block_its_own_version(tmp_path: Path) -> None:
+    tables, servers = [], []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        tables.append(table_of(tmp_path / name, [write(tmp_path / name, "one.csv", id=[1])]))
+    for table, other in (tables, tables[::-1]):
+        with queries("x", table.view) as session:
+            servers.append(QueryServer.running)
+            assert session.rows(session.relation(table)) == [(1,)]
+            with pytest.raises(ValidationError, match="Permission denied"):
+                session.relation(other)
+    assert servers[0]
+    assert servers[0] is servers[1]
 
 
 def test_memory_is_bounded_and_what_needs_more_is_spilled(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from prefect_stagegate.errors import NoSpace, UsageError, ValidationError, Worke
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.rows import row_comparing
 from prefect_stagegate.plugins.rows.row_comparing import compare_versions
+from tests.support.query_readers import serve_queries_by
 from tests.support.scenario import Scenario
 
 TRIPS = {"files": "trips/**", "pii": ["name"]}
@@ -72,7 +73,7 @@ def test_only_files_that_differ_are_read(things: Scenario) -> None:
 
 
 def test_versions_without_differing_rows_read_nothing(things: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.validations.queries.duck.COMMAND", ("false",))
+    serve_queries_by(monkeypatch, "raise SystemExit(1)")
     old = deliver(things, {"trips/a.parquet": JANUARY, "read.me": b"one"})
     new = deliver(things, {"trips/b.parquet": JANUARY, "read.me": b"two"})
     assert counts(compared(things, old, new)) == (0, 0, None)
@@ -232,7 +233,7 @@ def test_full_scratch_folder_is_said(things: Scenario, monkeypatch: pytest.Monke
 )
 def test_dead_worker_says_nothing_about_the_data(things: Scenario, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     old, new = (deliver(things, {"trips/a.parquet": {"id": [number]}}) for number in (1, 2))
-    monkeypatch.setattr("prefect_stagegate.validations.queries.duck.COMMAND", (sys.executable, "-c", code))
+    serve_queries_by(monkeypatch, code)
     monkeypatch.setenv("STAGEGATE_VALIDATION_TIMEOUT", "2")
     with pytest.raises(WorkerCrashed, match=r"the rows of table trips (died|took too long)"):
         compared(things, old, new)
@@ -242,8 +243,9 @@ def test_dead_worker_says_nothing_about_the_data(things: Scenario, monkeypatch: 
 def test_collection_removes_what_a_killed_comparison_left(things: Scenario) -> None:
     old, new = (deliver(things, {"trips/a.parquet": {"id": [number]}}) for number in (1, 2))
     code = (
-        "import sys\nfrom prefect_stagegate.cli import main\nfrom prefect_stagegate.validations.queries import duck\n"
-        "duck.COMMAND = (sys.executable, '-c', 'import os; os.kill(os.getppid(), 9)')\n"
+        "import sys\nfrom prefect_stagegate.cli import main\n"
+        "from prefect_stagegate.validations.queries import query_server\n"
+        "query_server.COMMAND = (sys.executable, '-c', 'import os; os.kill(os.getppid(), 9)')\n"
         f"main(['diff', 'things@{old}', 'things@{new}', '--rows'])"
     )
     killed = subprocess.run(
