@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from prefect_stagegate.validations.queries import query_server
+SERVER = "prefect_stagegate.validations.queries.query_server"
 
 
 def serve_queries_by(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Run a program as the server that forks readers."""
-    monkeypatch.setattr(query_server, "COMMAND", (sys.executable, "-c", code))
-    monkeypatch.setattr(query_server.QueryServer, "running", None)
+    monkeypatch.setattr(f"{SERVER}.COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(f"{SERVER}.QueryServer.running", None)
 
 
 def read_queries_by(monkeypatch: pytest.MonkeyPatch, reply: str) -> None:

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from prefect_stagegate.errors import Cancelled, ValidationError, WorkerCrashed
 from prefect_stagegate.validations.files.formats import is_text
-from prefect_stagegate.validations.queries.query_server import Reader
+from prefect_stagegate.validations.queries.query_server import QueryReader
 from prefect_stagegate.validations.queries.relations import TableFiles, texts
 from prefect_stagegate.validations.worker.process_limits import ValidationLimits
 
@@ -101,7 +101,7 @@ class QueryFailed(ValidationError):
 class Queries:
     """A database without tables in a confined process, which reads files of strangers; see `query_process`."""
 
-    reader: Reader
+    reader: QueryReader
     stderr: IO[bytes]
     about: str
     """The subject of the queries, for errors."""
@@ -186,7 +186,7 @@ def queries(
     with (
         tempfile.TemporaryDirectory(prefix="stagegate-", dir=bounds.scratch) as scratch,
         tempfile.TemporaryFile() as stderr,
-        closing(Reader(stderr, bounds.seconds)) as reader,
+        closing(QueryReader(stderr, bounds.seconds)) as reader,
     ):
         database = Queries(reader, stderr, about, discreet)
         watcher = threading.Thread(target=_watch, args=(database, done, cancel, bounds.seconds), daemon=True)

@@ -41,7 +41,7 @@ class QueryServer:
         QueryServer.running = None
 
 
-class Reader:
+class QueryReader:
     """A process that reads files of strangers. Its keeper kills it, and all that it started, for `end`."""
 
     def __init__(self, stderr: IO[bytes], seconds: float) -> None:

@@ -20,7 +20,6 @@ from prefect_stagegate.plugins.profile.drift import FURTHEST, drift, profile
 from prefect_stagegate.plugins.profile.duplicates import MOST_SPLITS, duplicates, is_key, shared_records
 from prefect_stagegate.plugins.profile.pii import PATTERNS, scan
 from prefect_stagegate.validations.queries.duck import queries
-from prefect_stagegate.validations.queries.query_server import QueryServer
 from tests.support.query_readers import read_queries_by, serve_queries_by
 from tests.support.text_tables import table_of
 from tests.support.waiting import eventually
@@ -249,19 +248,19 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def test_one_server_serves_each_block_its_own_version(tmp_path: Path) -> None:
-    tables, servers = [], []
+def test_one_server_serves_each_block_its_own_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, tables = tmp_path / "log", []
+    serve = "from prefect_stagegate.validations.queries import query_process\nquery_process.main()"
+    serve_queries_by(monkeypatch, f"open({str(log)!r}, 'a').write('served')\n{serve}")
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         tables.append(table_of(tmp_path / name, [write(tmp_path / name, "one.csv", id=[1])]))
     for table, other in (tables, tables[::-1]):
         with queries("x", table.view) as session:
-            servers.append(QueryServer.running)
             assert session.rows(session.relation(table)) == [(1,)]
             with pytest.raises(ValidationError, match="Permission denied"):
                 session.relation(other)
-    assert servers[0]
-    assert servers[0] is servers[1]
+    assert log.read_text() == "served"
 
 
 def test_memory_is_bounded_and_what_needs_more_is_spilled(tmp_path: Path) -> None:
