@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.flags import Json, Places
+from prefect_stagegate.cli.flags import Json, Places, Signature
 from prefect_stagegate.cli.printing import print_records, print_result, print_rows, say
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address, Outcome
@@ -65,12 +65,13 @@ def hold(
     /,
     *,
     reason: Annotated[str, Parameter(metavar="TEXT", help="Why no version may follow; kept in the catalog.")],
+    signature: Signature = Signature(),
     json: Json = False,
     places: Places = Places(),
 ) -> None:
     """Let no promotion to a target through until somebody releases it.
 
-    What it serves stays, and may be rolled back.
+    What it serves stays, and may be rolled back. Whoever may waive at its gate may.
 
     For example:
 
@@ -78,7 +79,8 @@ def hold(
     """
     from prefect_stagegate.plugins.watch.watching import hold_target
 
-    held = hold_target(places.workspace(), Address.parse(target), reason)
+    workspace = places.workspace()
+    held = hold_target(workspace, Address.parse(target), reason, signature.person_key(workspace))
     print_result(held, lambda _: say(f"{target} is held"), json=json)
 
 
@@ -87,10 +89,13 @@ def release(
     /,
     *,
     reason: Annotated[str, Parameter(metavar="TEXT", help="Why it is settled; kept in the catalog.")],
+    signature: Signature = Signature(),
     json: Json = False,
     places: Places = Places(),
 ) -> None:
     """Let promotions to a target through that `watch` holds.
+
+    Whoever may waive at its gate may.
 
     For example:
 
@@ -98,7 +103,8 @@ def release(
     """
     from prefect_stagegate.plugins.watch.watching import release_target
 
-    hold = release_target(places.workspace(), Address.parse(target), reason)
+    workspace = places.workspace()
+    hold = release_target(workspace, Address.parse(target), reason, signature.person_key(workspace))
     print_result(hold, lambda _: say(f"{target} is released"), json=json)
 
 

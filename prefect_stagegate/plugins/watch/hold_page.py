@@ -47,12 +47,13 @@ def act(request: PageRequest) -> str:
     """Hold the target, or release it.
 
     Raises:
-        StagegateError: There is no reason, or somebody else held or released it meanwhile.
+        StagegateError: There is no reason, somebody else held or released it meanwhile, or the visitor may not.
     """
     address, answer = _address(request), request.form.get("answer", "")
     if answer not in ANSWERS:
         raise UsageError("The form neither holds nor releases", hint="Use its button.")
-    ANSWERS[answer](request.workspace, address, request.form.get("reason", ""))
+    key = request.visitor.key if request.visitor else None
+    ANSWERS[answer](request.workspace, address, request.form.get("reason", ""), key)
     return f"/datasets/{address.dataset}/targets/{address.ref}/hold"
 
 

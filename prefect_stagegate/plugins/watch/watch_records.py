@@ -9,8 +9,10 @@ A round whose process was killed has no answer. What moved a target, and why, st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import newest_record, remove_oldest
@@ -78,6 +80,8 @@ class Hold:
     """The version that the target named; empty for a release."""
     who: Identity
     at: str
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    """The signature, as in `Approval`; empty where nobody signed, and for what a round did."""
 
 
 ROUNDS = Record("watch.rounds", WatchRound)

@@ -8,7 +8,7 @@ before its next promotion: it is held.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from threading import Event
 
@@ -18,7 +18,10 @@ from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.doors import hidden_names
 from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef, UsageError
 from prefect_stagegate.gate import CHECKS
+from prefect_stagegate.gate.approval_counting import who_may, why_act_is_void
+from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.evidence_rules import run_check
+from prefect_stagegate.gate.records.answers import PersonKey, SignedAct, sign_act, signer_of
 from prefect_stagegate.jobs.gating.check import build_context, check_version, resolve_for_gate
 from prefect_stagegate.jobs.gating.policy import adopted_spec
 from prefect_stagegate.jobs.gating.rollback import rollback
@@ -236,11 +239,12 @@ def _places(watched: Watched) -> list[str]:
     return [digest for digest in dict.fromkeys(named) if digest != watched.move.digest][:RETURNS]
 
 
-def hold_target(workspace: Workspace, address: Address, reason: str) -> Hold:
+def hold_target(workspace: Workspace, address: Address, reason: str, key: PersonKey | None = None) -> Hold:
     """Let no promotion to a target through until somebody releases it, watched or not.
 
     Raises:
-        UsageError: The address names no target, or one that is held already; or there is no reason.
+        UsageError: The address names no target, or one that is held already; there is no reason; or whoever does this
+            may not overrule the target's gate.
         UnknownRef: The target names no version.
     """
     if not address.target:
@@ -251,24 +255,35 @@ def hold_target(workspace: Workspace, address: Address, reason: str) -> Hold:
             f"{address} is held already, by {hold.who}: {hold.why}",
             hint=f"`stagegate watch release {address}` ends that.",
         )
-    return _recorded(workspace, address, reason, digest)
+    return _recorded(workspace, address, reason, key, digest)
 
 
-def release_target(workspace: Workspace, address: Address, reason: str) -> Hold:
+def release_target(workspace: Workspace, address: Address, reason: str, key: PersonKey | None = None) -> Hold:
     """Let promotions to a target through again.
 
     Raises:
-        UsageError: The address names no target, or one that is not held; or there is no reason.
+        UsageError: The address names no target, or one that is not held; there is no reason; or whoever does this may
+            not overrule the target's gate.
     """
     if not address.target or not hold_of(workspace.catalog, address.dataset, address.target):
         raise UsageError(f"{address} is not held", hint="A version's report says which targets are.")
-    return _recorded(workspace, address, reason)
+    return _recorded(workspace, address, reason, key)
 
 
-def _recorded(workspace: Workspace, address: Address, reason: str, digest: str = "") -> Hold:
+def _recorded(workspace: Workspace, address: Address, reason: str, key: PersonKey | None, digest: str = "") -> Hold:
     if not reason.strip():
         verb = "hold" if digest else "release"
         raise UsageError(f"A {verb} needs a reason", hint=f"`stagegate watch {verb} {address} --reason TEXT`")
-    hold = Hold(bool(digest), short_line(reason), digest, workspace.identity, stamp(now()))
-    workspace.catalog.add(HOLDS, hold, address.dataset, address.target)
+    hold = Hold(bool(digest), short_line(reason), digest, signer_of(workspace.identity, key), stamp(now()))
+    dataset, target = address.dataset, address.target
+    statement = {"act": "Hold", "catalog": workspace.catalog.id, "dataset": dataset, "target": target, **asdict(hold)}
+    act = SignedAct(hold.who.name, statement, hold.at, source=hold.who.source)
+    if key:
+        hold = replace(hold, envelope=sign_act(act, key))
+    rule = authority_of(adopted_spec(workspace, dataset), target, lambda: workspace.catalog.id)
+    act = replace(act, envelope=hold.envelope)
+    if rule.parameters and (why := why_act_is_void(act, rule.parameters, rule.owners)):
+        done = "held" if digest else "released"
+        raise UsageError(f"{address} was not {done}: {why}", hint=who_may(rule.parameters, rule.owners))
+    workspace.catalog.add(HOLDS, hold, dataset, target)
     return hold

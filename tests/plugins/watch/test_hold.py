@@ -81,6 +81,18 @@ def test_hold_that_stands_names_who_holds(scenario: Scenario, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["why"] == "mended"
 
 
+def test_only_those_who_may_waive_hold_and_release(tmp_path: Path) -> None:
+    asked = Scenario(tmp_path, gates={"production": {"require": ["nonempty", {"approval": {"from": ["infra"]}}]}})
+    asked.deliver("one")
+    asked.promote()
+    with pytest.raises(UsageError, match="was not held: not an address of infra"):
+        hold_target(asked.node(ADA), PRODUCTION, "let me")
+    hold_target(asked.node(INES), PRODUCTION, "labels are mended")
+    with pytest.raises(UsageError, match="was not released: not an address of infra"):
+        hold_page.act(sent(asked, NAMES, ADA, answer="release", reason="let me"))
+    assert why_held(asked.node(), "things", asked.head("production"))
+
+
 def test_page_holds_and_releases_as_its_visitor(scenario: Scenario) -> None:
     page = hold_page.hold_page(sent(scenario, NAMES))
     assert (page.move.digest, page.hold) == (scenario.head("production"), None)
