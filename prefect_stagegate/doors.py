@@ -108,6 +108,8 @@ class Visitor:
     """Signs for the person: what jobs take as `key=`."""
     secret: str = field(repr=False)
     """A random text of the session, from which the tokens of forms are made."""
+    hint: str = ""
+    """What they can do where the pages refuse what they do; empty where nothing of the login is in the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,8 @@ class LoginOptions:
     """Whether only those who are logged in may read."""
     values: tuple[str, ...]
     """Of the option."""
+    is_local: bool = True
+    """Whether the server listens at a loopback address, so that only this machine can connect."""
 
 
 @dataclass(eq=False, slots=True)

@@ -8,17 +8,20 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.model import Address, Approval, Identity
 from prefect_stagegate.plugins.answers import PLUGIN
 from prefect_stagegate.plugins.pages import forms
-from tests.plugins.answer_server import GATES, Browsing, answering, answers_to, request_path
+from tests.plugins.answer_server import GATES, Browsing, answering, answers_to, logged_in, request_path
+from tests.plugins.pages.page_server import page_server
 from tests.support.scenario import ADA, INES, OWNERS, Scenario
 
 THINGS = Address("things", "latest")
@@ -185,6 +188,20 @@ def test_two_people_at_once_both_count(asked: Asked, who: WHO) -> None:
             assert person.answer(asked.path, **APPROVE).status_code == 303
     assert sorted(answer.approver.name for answer in asked.answers) == [INES.name, OLA.name]
     assert check(asked.node(), THINGS, "production").accepted
+
+
+def test_refusal_says_what_the_login_lacks(asked: Asked) -> None:
+    def lacking(app: ASGIApp) -> ASGIApp:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            visitor = scope["stagegate.visitor"]
+            await app({**scope, "stagegate.visitor": replace(visitor, hint="Log in once more.")}, receive, send)
+
+        return logged_in(answer)
+
+    with page_server(asked.node(), wrap=lacking) as url:
+        sent = Browsing(url, "eva@example.org").answer(asked.path, **APPROVE)
+    assert sent.status_code == 422
+    assert "Log in once more." in sent.text
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,6 @@ def test_logged_in_members_are_counted_by_their_login(scenario: LoginScenario) -
 
 
 def test_member_who_left_the_group_must_not_answer(scenario: LoginScenario) -> None:
-    # The groups are those of the login: whoever left since is refused after the next login.
     with pytest.raises(UsageError, match=f"{OLA} can't answer for production: not an address of infra"):
         request_page.act(scenario.sent(scenario.visitor(OLA, "staff"), answer="approve"))
     assert request_page.request_page(scenario.sent(scenario.visitor(OLA))).people.counted == ()
@@ -103,6 +102,27 @@ def test_person_who_logs_in_answers(tmp_path: Path, capfd: pytest.CaptureFixture
     assert INES.name in line
     (answer,) = answers_to(scenario.node(), path)
     assert (answer.approver.name, answer.approver.source, answer.reason) == (INES.name, "login", "seen")
+
+
+def test_group_that_vanished_before_the_click_is_refused(tmp_path: Path) -> None:
+    scenario = waiting(LoginScenario(tmp_path, "key.pem"))
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "secret").chmod(0o600)
+    path, browser = request_path(scenario.node()), Browser()
+    with lying_provider() as provider, serving(scenario, "--oidc", provider.issuer) as url:
+        provider.claims = {"email": OLA, "groups": ["platform"]}
+        page = browser.get(f"{url}/login?next={path}").body.decode()
+        fields = dict(hidden(page)) | {"answer": "approve", "reason": "seen"}
+        provider.user_info = {"groups": ["staff"]}
+        refused = browser.post(f"{url}{path}", {"Origin": url}, **fields)
+        assert refused.status == 422
+        assert "not an address of infra" in refused.body.decode()
+        assert answers_to(scenario.node(), path) == []
+        provider.user_info = {}
+        fields |= dict(hidden(refused.body.decode()))
+        assert browser.post(f"{url}{path}", {"Origin": url}, **fields).status == 303
+    (answer,) = answers_to(scenario.node(), path)
+    assert answer.approver.name == OLA
 
 
 @pytest.mark.system

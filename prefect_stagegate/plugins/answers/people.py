@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from prefect_stagegate.catalog import Catalog, gate_records
 from prefect_stagegate.doors import PageRequest, Visitor
 from prefect_stagegate.errors import UnknownRef, UsageError
-from prefect_stagegate.gate.approval_counting import AnswerTally
-from prefect_stagegate.model import is_name
+from prefect_stagegate.gate.approval_counting import AnswerTally, answer_proof
+from prefect_stagegate.gate.approval_parameters import ApprovalParameters
+from prefect_stagegate.gate.authority import Authority
+from prefect_stagegate.gate.records.answers import Overruling, overruling_act, prove_act
+from prefect_stagegate.model import Approval, ApprovalRequest, Identity, is_name
 from prefect_stagegate.workspace import Workspace
 
 
@@ -15,6 +20,19 @@ def answers_read(tally: AnswerTally) -> list[list[Any]]:
     """All answers as they were read, those that don't count too: what a further answer relies on."""
     known = (*tally.counted, *(reply for reply, _ in tally.ignored))
     return [[reply.approver.name, reply.approver.source, reply.approved, reply.reason, reply.at] for reply in known]
+
+
+def proved_answers(catalog: Catalog, asked: ApprovalRequest, parameters: ApprovalParameters) -> list[Approval]:
+    """The answers to a request, each name with how it is proved, whatever the record claims."""
+    replies = gate_records.read_answers(catalog, asked)
+    known = [Identity(reply.approver.name, answer_proof(reply, asked, parameters).known_by) for reply in replies]
+    return [replace(reply, approver=who) for reply, who in zip(replies, known, strict=True)]
+
+
+def proved_name(record: Overruling, authority: Authority, **about: str) -> Identity:
+    """Who waived or moved a target, as far as it is proved; `about` is as in `overruling_act`."""
+    act = overruling_act(record, authority.catalog() if record.envelope else "", **about)
+    return Identity(act.who, prove_act(act, authority.parameters or ApprovalParameters()).known_by)
 
 
 def named(request: PageRequest, *kinds: str) -> list[str]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect_stagegate.catalog import gate_records
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.errors import UnknownRef, UsageError
-from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers, who_may
+from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers, requester_of, who_may
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.jobs.address import policy_of
 from prefect_stagegate.jobs.gating.consent import agreement, rule_of
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request, open_requests, proposed_by, spec_under
 from prefect_stagegate.model import ApprovalRequest, PolicyChange
 from prefect_stagegate.model.canonical import digest_of
-from prefect_stagegate.plugins.answers.people import acting, answer_of, answers_read, digest_in, named
+from prefect_stagegate.plugins.answers.people import acting, answer_of, answers_read, digest_in, named, proved_answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,13 @@ def proposal_page(request: PageRequest) -> ProposalPage:
         if catalog.get(gate_records.PROPOSALS, dataset, digest) is None:
             raise UnknownRef(f"Nobody proposed a policy {digest[:19]} for {dataset}")
         return ProposalPage(dataset, digest, None)
-    replies, owners = gate_records.read_answers(catalog, asked), head.policy.get("owners", {})
-    parameters = ApprovalParameters.model_validate(rule)
+    parameters, owners = ApprovalParameters.model_validate(rule), head.policy.get("owners", {})
+    replies = proved_answers(catalog, asked, parameters)
     people, may = count_answers(asked, replies, parameters, owners), who_may(parameters, owners)
     request.rely({"the request": asked.id, "the answers": answers_read(people), "the policy in force": head.digest})
     missing = agreement(head.policy, asked, replies).missing
-    return ProposalPage(dataset, digest, asked, people, may, proposed_by(workspace, asked), missing)
+    shown = replace(asked, requester=requester_of(asked, parameters))
+    return ProposalPage(dataset, digest, shown, people, may, proposed_by(workspace, asked), missing)
 
 
 def act(request: PageRequest) -> str:
@@ -75,7 +76,7 @@ def act(request: PageRequest) -> str:
             "This release reads the proposed policy otherwise than the one that wrote it",
             hint="Run `stagegate policy adopt SPEC --reason TEXT` with the spec that proposes it.",
         )
-    adoption = adopt(workspace, spec, reason=reason)
+    adoption = adopt(workspace, spec, reason=reason, key=visitor.key)
     if adoption.missing:
         raise UsageError(f"The policy can't be adopted yet: {adoption.missing}")
     return f"/datasets/{dataset}/policy"

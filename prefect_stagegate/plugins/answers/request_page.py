@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect_stagegate.catalog import gate_records
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
-from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers, who_may
+from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers, requester_of, who_may
 from prefect_stagegate.gate.approval_parameters import approval_asked_by
 from prefect_stagegate.gate.overrides import outcomes_shown
 from prefect_stagegate.gate.records.attest import decision_of
@@ -16,7 +16,7 @@ from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.approve import answer, lapsed_at, waiting_runs, why_closed
 from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.model import Approval, ApprovalRequest
-from prefect_stagegate.plugins.answers.people import acting, answer_of, answers_read, named
+from prefect_stagegate.plugins.answers.people import acting, answer_of, answers_read, named, proved_answers
 from prefect_stagegate.show import Document, Section, document_of
 from prefect_stagegate.workspace import Workspace
 
@@ -62,7 +62,7 @@ def request_page(request: PageRequest) -> RequestPage:
     catalog, dataset, target = workspace.catalog, asked.dataset, asked.target
     spec = stored_spec(workspace, dataset, asked.digest)
     parameters = approval_asked_by(spec.gate(target))
-    people = count_answers(asked, gate_records.read_answers(catalog, asked), parameters, spec.owners)
+    people = count_answers(asked, proved_answers(catalog, asked, parameters), parameters, spec.owners)
     statement = gate_records.newest_attestation(catalog, dataset, asked.digest, target)
     decision = decision_of(statement) if statement else None
     head, adoption = catalog.ref(dataset, target), policy_log(catalog, dataset).head()
@@ -78,7 +78,7 @@ def request_page(request: PageRequest) -> RequestPage:
             }
         )
     return RequestPage(
-        asked,
+        replace(asked, requester=requester_of(asked, parameters)),
         document_of(report_of(workspace, decision)) if decision is not None else None,
         decision.at if decision is not None else "",
         people,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.catalog.policies import policy_log
@@ -16,7 +16,7 @@ from prefect_stagegate.jobs.gating.policy import adopted_spec
 from prefect_stagegate.jobs.gating.rollback import earlier_versions, rollback
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.manifest import Seal
-from prefect_stagegate.plugins.answers.people import acting, named
+from prefect_stagegate.plugins.answers.people import acting, named, proved_name
 from prefect_stagegate.show import Section, VersionBeside, recall_of, sections_of
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
@@ -66,9 +66,11 @@ def roll_back_page(request: PageRequest) -> RollBackPage:
     earlier: dict[str, RefEntry] = {}
     for entry in earlier_versions(entries, leaving):
         earlier.setdefault(entry.digest, entry)  # the newest move to it, by which it would return
-    versions = [(entry, read_seal(catalog, dataset, entry.digest)) for entry in list(earlier.values())[:VERSIONS]]
     adoption = policy_log(catalog, dataset).head()
     authority = authority_of(adopted_spec(workspace, dataset), target, lambda: catalog.id)
+    moves = (entries[-1], *list(earlier.values())[:VERSIONS])
+    head, *shown = (replace(entry, who=proved_name(entry, authority)) for entry in moves)
+    versions = [(entry, read_seal(catalog, dataset, entry.digest)) for entry in shown]
     if versions:
         request.rely(
             {
@@ -80,7 +82,7 @@ def roll_back_page(request: PageRequest) -> RollBackPage:
     sections = _sections(workspace, dataset, versions[0][0].digest, leaving) if versions else ()
     users = tuple(recall_of(workspace, Address(dataset, leaving))[0])
     return RollBackPage(
-        dataset, target, entries[-1], read_seal(catalog, dataset, leaving), tuple(versions), sections, users, may
+        dataset, target, head, read_seal(catalog, dataset, leaving), tuple(versions), sections, users, may
     )
 
 

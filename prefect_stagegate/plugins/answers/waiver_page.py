@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect_stagegate.catalog import gate_records
 from prefect_stagegate.clock import now, stamp
@@ -14,7 +14,7 @@ from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.waive import waive
 from prefect_stagegate.model import Address, Evidence, Outcome, Waiver
-from prefect_stagegate.plugins.answers.people import acting, digest_in, named
+from prefect_stagegate.plugins.answers.people import acting, digest_in, named, proved_name
 from prefect_stagegate.units import parse_until
 
 ENDS = {"1d": "1 day", "7d": "7 days", "14d": "14 days", "30d": "30 days"}
@@ -62,7 +62,9 @@ def waiver_page(request: PageRequest) -> WaiverPage:
     authority = authority_of(spec, target, lambda: catalog.id)
     granted = authority.waivers(gate_records.read_waivers(catalog, dataset, digest, target), decision.requester)
     at = stamp(now())
-    waivers = tuple(each for each in granted if each.check == check and not each.revoked and each.until > at)
+    granted = tuple(each for each in granted if each.check == check and not each.revoked and each.until > at)
+    known = [proved_name(each, authority, requester=decision.requester) for each in granted]
+    waivers = tuple(replace(each, approver=who) for each, who in zip(granted, known, strict=True))
     if evidence.outcome in (Outcome.FAIL, Outcome.WAIVED):
         request.rely(
             {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Generic, TypeVar
 
@@ -40,6 +41,12 @@ class Expiring(Generic[T]):
         name = random_name()
         self._values[_digest(name)] = (now + self._seconds, value)
         return name
+
+    def keep_newest(self, most: int, is_counted: Callable[[T], bool]) -> None:
+        """Remove the oldest of some values, until no more than `most` of them are left."""
+        names = [name for name, (_, value) in self._values.items() if is_counted(value)]
+        for name in names[: max(len(names) - most, 0)]:
+            del self._values[name]
 
     def get(self, name: str) -> T | None:
         """The value under a name; None where there is none, or no longer."""

@@ -37,6 +37,10 @@ class LoginRefused(Exception):
         self.problem, self.hint, self.status = problem, hint, status
 
 
+class LoginEnded(LoginRefused):
+    """A login counts no longer, by what the provider says."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedInPerson:
     """Who logged in, as the provider or proxy says it."""
@@ -45,11 +49,13 @@ class LoggedInPerson:
     issuer: str
     subject: str
     groups: tuple[str, ...] = ()
+    hint: str = ""
+    """As in `Visitor`."""
 
-    def visitor(self, key: SigningKey, secret: str) -> Visitor:
-        """The person as the pages get them; `key` is the server's."""
-        login = ServerLogin(key, self.name, self.issuer, self.subject, stamp(now()), self.groups)
-        return Visitor(self.name, login, secret)
+    def visitor(self, key: SigningKey, secret: str, at: str = "") -> Visitor:
+        """The person as the pages get them; `key` is the server's, and `at` when they logged in: by default now."""
+        login = ServerLogin(key, self.name, self.issuer, self.subject, at or stamp(now()), self.groups)
+        return Visitor(self.name, login, secret, self.hint)
 
 
 def groups_of(value: Any) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ class LoginSettings:
         "openid email", "scopes with spaces between", "What is asked of the provider; `openid` is among it.", str
     )
     oidc_groups_claim: str = setting(
-        "groups", "a claim", "The claim of the ID token that lists a person's groups; there need not be one.", str
+        "groups", "a claim", "The claim, of UserInfo or the ID token, that lists a person's groups.", str
     )
     login_groups_header: str = setting(
         "", "a header", "The header of a trusted proxy that lists a person's groups, with commas between.", str

@@ -2,6 +2,7 @@
 
 A login is a transaction of ten minutes, bound to its browser by a cookie, and used once. After it, the browser has a
 session: a random name in a cookie, and all else here in memory, so that a logout ends it for whoever has the cookie.
+Before the pages get a form, the provider says anew who sends it, and in which groups they are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from prefect_stagegate.doors import LoginOptions, Visitor
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.login.expiring import Expiring, random_name
-from prefect_stagegate.plugins.login.logged_in import LoginRefused, audit, key_of_server, word
+from prefect_stagegate.plugins.login.logged_in import LoginEnded, LoginRefused, audit, key_of_server, word
 from prefect_stagegate.plugins.login.login_settings import LoginSettings
 from prefect_stagegate.serve.listening import is_loopback
 from prefect_stagegate.serve.tokens import read_token
@@ -34,7 +35,7 @@ from prefect_stagegate.transport.http import Client, environment_proxies
 
 T = TypeVar("T")
 if TYPE_CHECKING:
-    from prefect_stagegate.plugins.login.provider import Attempt
+    from prefect_stagegate.plugins.login.provider import Attempt, ProvedLogin
 
 SESSION_COOKIE, BROWSER_COOKIE = "__Host-stagegate", "__Host-stagegate-login"
 """The prefix makes browsers refuse them from other hosts, other paths, and connections without TLS."""
@@ -42,6 +43,10 @@ LOGIN_SECONDS = 600.0
 """Seconds that a person may take to log in at the provider."""
 MAX_SESSIONS, MAX_LOGINS = 10_000, 5_000
 """Sessions, and logins under way; the oldest goes for a new one."""
+MAX_SESSIONS_EACH = 20
+"""Sessions of one person; the oldest goes for a new one."""
+GROUP_SECONDS = 900.0
+"""Seconds after the login for which groups count that only its ID token lists."""
 LOGINS_AT_A_TIME = 8
 """Requests that ask the provider at a time; further ones wait."""
 MAX_FORM = 4096
@@ -61,9 +66,12 @@ class LoginSession:
     """Of somebody who is logged in."""
 
     visitor: Visitor
-    id_token: str = field(repr=False)
+    login: ProvedLogin
     used: float
     """When the last request came, by the monotonic clock."""
+    begun: float
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    """Held while the provider is asked: one session takes one place of `LOGINS_AT_A_TIME`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +107,11 @@ class OidcLogin:
         self._app, self._options, self._idle = app, options, settings.login_idle
         self._origin = f"{address.scheme}://{address.netloc}" if address.netloc else ""
         self._key = key_of_server(workspace)
+        if not (self._origin or options.is_local):
+            raise UsageError(
+                "Nobody could log in from another machine: this server does not know its own address",
+                hint="Set STAGEGATE_PAGES_URL to its https:// address.",
+            )
         self._provider = Provider(
             issuer,
             client_id=settings.oidc_client_id,
@@ -118,8 +131,9 @@ class OidcLogin:
         if path == base or path.startswith(f"{base}/"):
             path = path.removeprefix(base) or "/"
         session = self._session(request)
-        if path in ROUTES:
-            await (await self._answer(request, path, session))(scope, receive, send)
+        is_asked = path in ROUTES or (session and request.method == "POST")
+        if is_asked and (response := await self._answer(request, path, session)):
+            await response(scope, receive, send)
         elif self._options.is_required and not session and path not in OPEN_PATHS:
             target = f"{path}?{request.url.query}".removesuffix("?")
             # A browser's look for an icon begins no login, and a program can't.
@@ -130,7 +144,8 @@ class OidcLogin:
             login = {"login": "/login", "visitor": session and session.visitor, "logout": _logout_token(session)}
             await self._app({**scope, **{f"stagegate.{name}": value for name, value in login.items()}}, receive, send)
 
-    async def _answer(self, request: Request, path: str, session: LoginSession | None) -> Response:
+    async def _answer(self, request: Request, path: str, session: LoginSession | None) -> Response | None:
+        """Answer a request; None for a form that the pages may have."""
         try:
             match request.method, path:
                 case "GET", "/login":
@@ -139,11 +154,14 @@ class OidcLogin:
                     response = await self._finish(request)
                 case "POST", "/logout":
                     response = await self._end(request, session)
+                case "POST", _ if session and path not in ROUTES:
+                    await self._prove(request, session)
+                    return None
                 case _:
                     response = self._page(405, "Nothing here", f"{path} has no {request.method}", "")
         except LoginRefused as refusal:
             who = session.visitor.name if session else ""
-            audit("login refused", _peer(request), path=path, why=refusal.problem, who=who)
+            audit("login refused", _peer(request), path=path[:300], why=refusal.problem, who=who)
             response = self._page(refusal.status, "This did not work", refusal.problem, refusal.hint)
         except Exception:
             log.exception("%s failed", path)
@@ -189,22 +207,24 @@ class OidcLogin:
         if len(query) != len(query.multi_items()):
             raise LoginRefused("The provider's answer says something twice", status=400)
         # Once, whatever comes of it.
-        login = self._logins.take(query.get("state", ""))
-        if not login:
+        under_way = self._logins.take(query.get("state", ""))
+        if not under_way:
             raise LoginRefused("This login was used before, took too long, or did not begin here", status=400)
-        if not hmac.compare_digest(request.cookies.get(BROWSER_COOKIE, "").encode(), login.browser.encode()):
-            address = login.attempt.redirect_uri.removesuffix("/login/callback")
+        if not hmac.compare_digest(request.cookies.get(BROWSER_COOKIE, "").encode(), under_way.browser.encode()):
+            address = under_way.attempt.redirect_uri.removesuffix("/login/callback")
             raise LoginRefused("This login began in another browser", f"Open {address}/ in this one, and log in there.")
         await self._ask(self._provider.require_issuer, query.get("iss"))
         if "error" in query or not query.get("code"):
             raise LoginRefused(f"The provider refuses the login: {word(query.get('error')) or 'it sent no code'}")
-        person, id_token = await self._ask(self._provider.identify, login.attempt, query["code"])
+        person, login = await self._ask(self._provider.identify, under_way.attempt, query["code"])
         # Another name than before, which somebody else may have put into this browser.
         self._sessions.take(request.cookies.get(SESSION_COOKIE, ""))
         visitor = person.visitor(self._key, random_name())
-        name = self._sessions.put(LoginSession(visitor, id_token, time.monotonic()))
+        at = time.monotonic()
+        name = self._sessions.put(LoginSession(visitor, login, at, at))
+        self._sessions.keep_newest(MAX_SESSIONS_EACH, lambda other: other.visitor.key.subject == person.subject)
         audit("login", _peer(request), who=person.name, issuer=person.issuer, subject=person.subject)
-        response = RedirectResponse(f"{self._options.base}{login.next}", 303)
+        response = RedirectResponse(f"{self._options.base}{under_way.next}", 303)
         _set_cookie(response, SESSION_COOKIE, name)
         return response
 
@@ -218,15 +238,30 @@ class OidcLogin:
         self._sessions.take(request.cookies[SESSION_COOKIE])
         audit("logout", _peer(request), who=session.visitor.name)
         home = f"{self._origin or str(request.base_url).rstrip('/')}{self._options.base}/"
-        url = await self._ask(self._provider.logout_url, session.id_token, home)
+        url = await self._ask(self._provider.logout_url, session.login.id_token, home)
         # A link, since the policy of the pages lets no form lead to another server.
         text = "The provider may still have a session, by which one logs in again without a password."
         response = self._page(200, "You are logged out", text if url else "", "", url)
         response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="lax")
         return response
 
-    async def _ask(self, function: Callable[..., T], *arguments: object) -> T:
-        return await anyio.to_thread.run_sync(lambda: function(*arguments), limiter=self._limiter)
+    async def _prove(self, request: Request, session: LoginSession) -> None:
+        """Have the provider say who sends a form."""
+        known = session.visitor
+        try:
+            async with session.lock:
+                is_fresh = time.monotonic() - session.begun < GROUP_SECONDS
+                person = await self._ask(self._provider.identify_again, session.login, is_fresh=is_fresh)
+        except LoginRefused as refusal:
+            if isinstance(refusal, LoginEnded):
+                self._sessions.take(request.cookies[SESSION_COOKIE])
+            raise LoginRefused(f"Nothing was done. {refusal.problem}", refusal.hint, refusal.status) from None
+        # Under another name than the page showed nobody answers: its form is of another secret then.
+        secret = known.secret if person.name == known.name else random_name()
+        session.visitor = person.visitor(self._key, secret, known.key.at)
+
+    async def _ask(self, function: Callable[..., T], *arguments: object, **more: object) -> T:
+        return await anyio.to_thread.run_sync(lambda: function(*arguments, **more), limiter=self._limiter)
 
     def _page(self, status: int, title: str, problem: str, hint: str, url: str = "") -> Response:
         base = self._options.base

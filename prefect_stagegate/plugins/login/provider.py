@@ -9,12 +9,20 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 from prefect_stagegate.errors import MissingExtra, SourceError, StagegateError, UsageError, install_hint
-from prefect_stagegate.plugins.login.logged_in import ADDRESS, SUBJECT, LoggedInPerson, LoginRefused, groups_of, word
+from prefect_stagegate.plugins.login.logged_in import (
+    ADDRESS,
+    SUBJECT,
+    LoggedInPerson,
+    LoginEnded,
+    LoginRefused,
+    groups_of,
+    word,
+)
 from prefect_stagegate.serve.listening import is_loopback
 from prefect_stagegate.transport.http import Client, Request, Response, fetch, origin_of
 
@@ -46,6 +54,7 @@ RETRY_SECONDS = 10.0
 LEEWAY = 60
 """Seconds by which its clock may differ."""
 ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+OLD_GROUPS = "The groups of your login are too old to count, since its provider tells no newer ones: log in again."
 
 
 class ProviderUnavailable(LoginRefused):
@@ -53,6 +62,16 @@ class ProviderUnavailable(LoginRefused):
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem, "The pages can be read meanwhile. Try again, or ask who runs the provider.", 503)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvedLogin:
+    """What the provider gave at a login, in memory alone; the access token is empty where none can be sent."""
+
+    id_token: str = field(repr=False)
+    access_token: str = field(repr=False)
+    claims: Mapping[str, Any] = field(repr=False)
+    """Those that the ID token alone had, and UserInfo did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +133,11 @@ class Provider:
         if given != self.issuer if is_said else given not in (None, self.issuer):
             raise LoginRefused("The login is an answer of another provider")
 
-    def identify(self, attempt: Attempt, code: str) -> tuple[LoggedInPerson, str]:
-        """Who a code stands for, and their ID token.
+    def identify(self, attempt: Attempt, code: str) -> tuple[LoggedInPerson, ProvedLogin]:
+        """Who a code stands for, by the ID token and by UserInfo, which comes first where both say something.
 
         Raises:
-            LoginRefused: The provider refuses the code, or its ID token proves nothing to this server.
+            LoginRefused: The provider refuses the code, or its ID token or UserInfo proves nothing to this server.
             ProviderUnavailable: It does not answer.
         """
         document = self._document.get()
@@ -139,7 +158,37 @@ class Provider:
         id_token = tokens.get("id_token")
         if not isinstance(id_token, str):
             raise LoginRefused("The provider sent no ID token", "Its client must have the scope `openid`.")
-        return self._person(self._claims(id_token, attempt.nonce)), id_token
+        claims, given = self._claims(id_token, attempt.nonce), tokens.get("access_token")
+        access_token = given if isinstance(given, str) and given.isascii() and given.isprintable() else ""
+        told = self._user_info(access_token, claims["sub"])
+        kept = {name: value for name, value in claims.items() if name not in told}
+        return self._person({**kept, **told}), ProvedLogin(id_token, access_token, {**kept, "sub": claims["sub"]})
+
+    def identify_again(self, login: ProvedLogin, *, is_fresh: bool) -> LoggedInPerson:
+        """Who somebody is now; the groups of their ID token count only while the login is fresh.
+
+        Raises:
+            LoginEnded: The provider takes the access token no longer, or UserInfo is of somebody else.
+            LoginRefused: It does not answer, or lists groups that can't be used.
+        """
+        told = self._user_info(login.access_token, login.claims["sub"])
+        claims = {**login.claims, **told}
+        if is_fresh or self._groups_claim in told:
+            return self._person(claims)
+        return self._person({**claims, self._groups_claim: ()}, OLD_GROUPS)
+
+    def _user_info(self, access_token: str, subject: str) -> Mapping[str, Any]:
+        """What UserInfo says of somebody's address and groups; nothing where there is none."""
+        endpoint = self._document.get().get("userinfo_endpoint")
+        if not (endpoint and access_token):
+            return {}
+        told = self._json(endpoint, access_token)
+        if told.get("sub") != subject:
+            raise LoginEnded("The provider's UserInfo is of somebody else")
+        # Both or none: no address is verified by what another answer said of another one.
+        pair = ("email", "email_verified")
+        names = [*(pair if told.keys() & set(pair) else ()), *({self._groups_claim} & told.keys())]
+        return {"sub": subject} | {name: told.get(name) for name in names}
 
     def logout_url(self, id_token: str, back: str) -> str:
         """Where a browser ends its session at the provider; empty where it offers none, or does not answer."""
@@ -172,7 +221,7 @@ class Provider:
         document = self._json(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
         if document.get("issuer") != self.issuer:
             raise ProviderUnavailable(f"The provider calls itself otherwise than {self.issuer}")
-        for name in ENDPOINTS:
+        for name in (*ENDPOINTS, *({"userinfo_endpoint"} & document.keys())):
             if why := _why_unsafe(document.get(name)):
                 raise ProviderUnavailable(f"The provider's {name} can't be used: {why}")
         return document
@@ -206,17 +255,20 @@ class Provider:
             raise LoginRefused(f"The provider's ID token proves nothing here: {why or type(error).__name__}") from None
         return dict(claims)
 
-    def _person(self, claims: Mapping[str, Any]) -> LoggedInPerson:
+    def _person(self, claims: Mapping[str, Any], hint: str = "") -> LoggedInPerson:
         subject, email = claims["sub"], claims.get("email")
         if not SUBJECT.fullmatch(subject):
             raise LoginRefused("The provider's name for the person is none", "Ask who runs the provider.")
         is_proved = claims.get("email_verified") is True and isinstance(email, str) and ADDRESS.fullmatch(email)
         # Never an address: those have no colon, and this begins with the issuer's.
         name = str(email) if is_proved else f"{self.issuer}#{subject}"
-        return LoggedInPerson(name, self.issuer, subject, groups_of(claims.get(self._groups_claim)))
+        return LoggedInPerson(name, self.issuer, subject, groups_of(claims.get(self._groups_claim)), hint)
 
-    def _json(self, url: str) -> Mapping[str, Any]:
-        response = self._fetch(Request(url, {"Accept": "application/json"}, self._client))
+    def _json(self, url: str, access_token: str = "") -> Mapping[str, Any]:
+        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {access_token}"} if access_token else {})
+        response = self._fetch(Request(url, headers, self._client))
+        if access_token and response.status in (401, 403):
+            raise LoginEnded("The provider takes this login no longer")
         try:
             value = json.loads(response.body) if response.is_success else None
         except (ValueError, RecursionError):

@@ -314,7 +314,7 @@ class _Pages:
         except FormRefused as refusal:
             changed, status, problem, hint = (), refusal.status, refusal.problem, refusal.hint
         except StagegateError as error:
-            changed, problem, hint = (), redact(error.message), redact(error.hint)
+            changed, problem, hint = (), redact(error.message), f"{redact(error.hint)} {visitor.hint}".strip()
             status = 409 if isinstance(error, RefConflict) else 422 if isinstance(error, UsageError) else 503
         except Exception:
             audit(request, "failed by a defect", fields)

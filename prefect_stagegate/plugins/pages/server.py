@@ -64,7 +64,7 @@ def serve_pages(
     bearers = Bearers(workspace, app)
     if login:
         wrap = offered("logins", login[0], f"--{login[0]}")
-        app = wrap(app, LoginOptions(workspace, links.base, login_required, login[1:]))
+        app = wrap(app, LoginOptions(workspace, links.base, login_required, login[1:], is_loopback(host)))
         forms = (*forms, re.compile(f"({re.escape(links.base)})?/logout"))
     # Now, since the first reading checks all logs: the first page need not wait for it.
     view.begin()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefect_stagegate.doors import answer_path
+from prefect_stagegate.catalog import gate_records
+from prefect_stagegate.doors import Visitor, answer_path
 from prefect_stagegate.errors import RefConflict, UnknownRef, UsageError
 from prefect_stagegate.jobs.gating.approve import approve, open_request
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request, open_requests
-from prefect_stagegate.model import Address, Outcome
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.model import Address, Approval, Identity, KnownBy, Outcome
 from prefect_stagegate.plugins.answers import proposal_page, request_page, roll_back_page, waiver_page
+from tests.support.keys import new_key
 from tests.support.scenario import ADA, INES, Scenario
 from tests.support.sent_forms import sent
 
@@ -168,3 +172,49 @@ def test_record_says_how_the_visitor_is_known(scenario: Scenario) -> None:
     assert check(scenario.node(), THINGS, "production").accepted
     (answer,) = request_page.request_page(sent(scenario, names)).people.counted
     assert (str(answer.approver), answer.reason) == (str(INES), "seen")
+
+
+@pytest.mark.parametrize("claimed", ["login", "signature", "prefect-actor"])
+def test_names_are_shown_as_they_are_proved(scenario: Scenario, claimed: KnownBy) -> None:
+    """Somebody wrote into the catalog that names are known better than they are."""
+    ada, ines = Identity(ADA.name, claimed), Identity(INES.name, claimed)
+    scenario.deliver("one", license="CC-BY-NC-4.0")
+    check(scenario.node(ada), THINGS, "pilot")
+    names = {"dataset": "things", "target": "pilot", "version": scenario.head("latest")[7:], "check": "license"}
+    waiver_page.act(sent(scenario, names, ines, reason="a holiday", until="7d"))
+    (waiver,) = waiver_page.waiver_page(sent(scenario, names)).waivers
+    scenario.deliver("two")
+    check(scenario.node(ada), THINGS, "pilot")
+    promote(scenario.node(ada), THINGS, "pilot")
+    check(scenario.node(ada), THINGS, "production")
+    asked = open_request(scenario.node(), THINGS, "production")
+    names = {"dataset": "things", "target": "production", "request": asked.id}
+    for who in (ada, ines):
+        recorded = Approval(asked.id, who, approved=True, reason="", at=asked.at)
+        gate_records.put_answer(scenario.node().catalog, asked, recorded)
+    page = request_page.request_page(sent(scenario, names))
+    served = roll_back_page.roll_back_page(sent(scenario, {"dataset": "things", "target": "pilot"})).head
+    assert asked.requester.source == claimed
+    ((ignored, _),) = page.people.ignored
+    shown = (waiver.approver, page.request.requester, *(each.approver for each in (*page.people.counted, ignored)))
+    assert {(who.name, who.source) for who in (*shown, served.who)} == {
+        (ADA.name, "declared"),
+        (INES.name, "declared"),
+    }
+
+
+def test_policy_is_proposed_anew_by_the_login(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path, gates=GATES, policy=RULE)
+    scenario.deliver("one")
+    scenario.promote("pilot")
+    stricter = scenario.spec(gates=GATES | {"pilot": {"require": ["license", "nonempty"]}})
+    names = {"dataset": "things", "policy": adopt(scenario.node(), stricter, reason="more").digest[7:]}
+    request = sent(scenario, names, answer="adopt", reason="more")
+    visitor = Visitor(INES.name, new_key(tmp_path / "ines.pem"), "secret")
+    with pytest.raises(UsageError, match="can't be adopted yet"):
+        proposal_page.act(replace(request, visitor=visitor))
+    # Of a request that nobody signed or answered, whoever asks with a key makes one of their own.
+    assert [bool(asked.envelope) for asked in open_requests(scenario.node(), "things")] == [False, True]
+    asked = proposal_page.proposal_page(sent(scenario, names)).request
+    assert asked is not None
+    assert asked.requester == Identity(INES.name, "declared")  # the policy has no key for the name

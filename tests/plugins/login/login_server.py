@@ -83,6 +83,8 @@ async def pages(scope: Scope, receive: Receive, send: Send) -> None:
         "subject": key and key.subject,
         "issuer": key and key.issuer,
         "groups": key and key.groups,
+        "at": key and key.at,
+        "hint": visitor and visitor.hint,
         "secret": visitor and visitor.secret,
         "path": scope["path"],
         "login": scope.get("stagegate.login"),

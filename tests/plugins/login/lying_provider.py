@@ -26,6 +26,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from prefect_stagegate.serve.listening import listen, server_config
 
 CLIENT, SECRET = "stagegate", "a-secret-of-the-client"
+ACCESS_TOKEN = "an-access-token-of-ines"
+PERSON = {
+    "sub": "248289761001",
+    "email": "ines@example.org",
+    "email_verified": True,
+    "groups": ["approvers"],
+}
 Key = ECKey | RSAKey
 
 
@@ -40,6 +47,8 @@ class LyingProvider:
     algorithm: str = "ES256"
     document: dict[str, Any] = field(default_factory=dict)
     claims: dict[str, Any] = field(default_factory=dict)
+    user_info: dict[str, Any] = field(default_factory=dict)
+    """Of UserInfo alone; `claims` are of both."""
     header: dict[str, Any] = field(default_factory=dict)
     callback: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +73,7 @@ class LyingProvider:
             "/authorize": self._authorize,
             "/token": self._token,
             "/jwks": self._jwks,
+            "/userinfo": self._user_info,
         }
         response = self.answers.get(path) or await routes[path](request)
         await response(scope, receive, send)
@@ -77,6 +87,7 @@ class LyingProvider:
                     "authorization_endpoint": f"{self.issuer}/authorize",
                     "token_endpoint": f"{self.issuer}/token",
                     "jwks_uri": f"{self.issuer}/jwks",
+                    "userinfo_endpoint": f"{self.issuer}/userinfo",
                     "end_session_endpoint": f"{self.issuer}/logout",
                 },
                 self.document,
@@ -104,7 +115,15 @@ class LyingProvider:
         if asked["redirect_uri"] != form["redirect_uri"]:
             return JSONResponse({"error": "invalid_grant"}, 400)
         token = self.id_token(asked["nonce"])
-        return JSONResponse(_told({"access_token": "a", "token_type": "Bearer", "id_token": token}, self.tokens))
+        return JSONResponse(
+            _told({"access_token": ACCESS_TOKEN, "token_type": "Bearer", "id_token": token}, self.tokens)
+        )
+
+    async def _user_info(self, request: Request) -> Response:
+        if request.headers.get("authorization") != f"Bearer {ACCESS_TOKEN}":
+            return JSONResponse({"error": "invalid_token"}, 401)
+        said = {name: value for name, value in self.claims.items() if name in PERSON}
+        return JSONResponse(_told(PERSON, said | self.user_info))
 
     async def _jwks(self, request: Request) -> Response:
         del request
@@ -115,15 +134,12 @@ class LyingProvider:
         now = int(time.time())
         claims = _told(
             {
+                **PERSON,
                 "iss": self.issuer,
-                "sub": "248289761001",
                 "aud": CLIENT,
                 "exp": now + 300,
                 "iat": now,
                 "nonce": nonce,
-                "email": "ines@example.org",
-                "email_verified": True,
-                "groups": ["approvers"],
             },
             self.claims,
         )

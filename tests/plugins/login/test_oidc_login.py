@@ -67,6 +67,8 @@ def test_cookies_are_for_this_server_alone(url: str, browser: Browser) -> None:
         ({"tokens": {"id_token": "a.b.c"}}, "proves nothing"),
         ({"tokens": {"id_token": "e30." * 20_000}}, "proves nothing"),
         ({"tokens": {"error": "access_denied"}}, "refuses the login: access_denied"),
+        ({"user_info": {"sub": "another"}}, "is of somebody else"),
+        ({"user_info": {"sub": None}}, "is of somebody else"),
         ({"callback": {"state": "another"}}, "did not begin here"),
         ({"callback": {"state": None}}, "did not begin here"),
         ({"callback": {"code": None}}, "it sent no code"),
@@ -99,6 +101,7 @@ def test_lies_log_nobody_in(
         ({"authorization_endpoint": "javascript:alert(1)"}, "authorization_endpoint can"),
         ({"authorization_endpoint": "http://login.example.org/"}, "it has no TLS"),
         ({"token_endpoint": "http://login.example.org/"}, "it has no TLS"),
+        ({"userinfo_endpoint": "http://login.example.org/"}, "it has no TLS"),
         ({"jwks_uri": "file:///etc/passwd"}, "jwks_uri can"),
         ({"jwks_uri": ["https://login.example.org/"]}, "it is no URL"),
     ],
@@ -215,7 +218,7 @@ def test_query_that_says_two_things_is_refused(url: str, browser: Browser) -> No
     assert browser.get(f"{url}/login/callback?state=a&state=b&code=c").status == 400
 
 
-@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/token", "/jwks"])
+@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/token", "/jwks", "/userinfo"])
 @pytest.mark.parametrize("lie", ["huge", "redirect", "html", "list", "deep", "status", "hangs"])
 def test_odd_answers_of_the_provider_stop_no_page(
     url: str, provider: LyingProvider, browser: Browser, path: str, lie: str, monkeypatch: pytest.MonkeyPatch

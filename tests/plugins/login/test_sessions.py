@@ -13,10 +13,10 @@ import pytest
 from prefect_stagegate.doors import LoginOptions
 from prefect_stagegate.errors import MissingExtra, UsageError
 from prefect_stagegate.plugins.login.expiring import Expiring
-from prefect_stagegate.plugins.login.oidc_login import OidcLogin
+from prefect_stagegate.plugins.login.oidc_login import MAX_SESSIONS_EACH, OidcLogin
 from prefect_stagegate.workspace import Workspace
 from tests.plugins.login.login_server import SESSION, Browser, login_server, pages
-from tests.plugins.login.lying_provider import SECRET, LyingProvider
+from tests.plugins.login.lying_provider import ACCESS_TOKEN, SECRET, LyingProvider
 from tests.support.changed_settings import change_settings
 
 
@@ -111,6 +111,15 @@ def test_sessions_have_secrets_of_their_own(url: str, browser: Browser) -> None:
     assert browser.sees(f"{url}/")["secret"] != other.sees(f"{url}/")["secret"]
 
 
+def test_sessions_of_one_person_are_bounded(url: str, provider: LyingProvider) -> None:
+    browsers = [Browser() for _ in range(MAX_SESSIONS_EACH + 2)]
+    for number, browser in enumerate(browsers):
+        provider.claims = {"sub": "eva", "email": "eva@example.org"} if number == 1 else {}
+        browser.get(f"{url}/login")
+    names = [browser.sees(f"{url}/")["name"] for browser in browsers]
+    assert names == [None, "eva@example.org", *["ines@example.org"] * MAX_SESSIONS_EACH]
+
+
 def test_values_under_names_are_bounded() -> None:
     values: Expiring[int] = Expiring(60, 3)
     names = [values.put(number) for number in range(5)]
@@ -143,6 +152,7 @@ def test_logins_and_refusals_are_recorded_without_secrets(
 ) -> None:
     with caplog.at_level(logging.INFO, "prefect_stagegate.plugins.login"):
         browser.get(f"{url}/login")
+        browser.post(f"{url}/datasets")
         browser.post(f"{url}/logout", token=browser.sees(f"{url}/")["logout"])
         provider.claims = {"aud": "another"}
         browser.get(f"{url}/login")
@@ -154,7 +164,7 @@ def test_logins_and_refusals_are_recorded_without_secrets(
         "issuer": provider.issuer,
         "subject": "248289761001",
     }
-    secrets = [SECRET, *browser.cookies.values()]
+    secrets = [SECRET, ACCESS_TOKEN, *browser.cookies.values()]
     for visited in browser.visited:
         secrets += [part.partition("=")[2] for part in visited.partition("?")[2].split("&") if len(part) > 30]
     assert not [secret for secret in secrets if secret and secret in caplog.text and "http" not in secret]
@@ -185,6 +195,12 @@ def test_server_without_a_key_is_refused(workspace: Workspace) -> None:
     with pytest.raises(UsageError) as refused:
         OidcLogin(pages, LoginOptions(workspace, "", False, ("https://login.example.org",)))
     assert "stagegate key" in refused.value.hint
+
+
+def test_server_for_others_without_its_address_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(UsageError) as refused:
+        OidcLogin(pages, LoginOptions(workspace, "", False, ("https://login.example.org",), is_local=False))
+    assert "STAGEGATE_PAGES_URL" in refused.value.hint
 
 
 def test_secret_that_others_read_is_refused(workspace: Workspace, tmp_path: Path) -> None:
