@@ -207,24 +207,24 @@ class OidcLogin:
         if len(query) != len(query.multi_items()):
             raise LoginRefused("The provider's answer says something twice", status=400)
         # Once, whatever comes of it.
-        under_way = self._logins.take(query.get("state", ""))
-        if not under_way:
+        login = self._logins.take(query.get("state", ""))
+        if not login:
             raise LoginRefused("This login was used before, took too long, or did not begin here", status=400)
-        if not hmac.compare_digest(request.cookies.get(BROWSER_COOKIE, "").encode(), under_way.browser.encode()):
-            address = under_way.attempt.redirect_uri.removesuffix("/login/callback")
+        if not hmac.compare_digest(request.cookies.get(BROWSER_COOKIE, "").encode(), login.browser.encode()):
+            address = login.attempt.redirect_uri.removesuffix("/login/callback")
             raise LoginRefused("This login began in another browser", f"Open {address}/ in this one, and log in there.")
         await self._ask(self._provider.require_issuer, query.get("iss"))
         if "error" in query or not query.get("code"):
             raise LoginRefused(f"The provider refuses the login: {word(query.get('error')) or 'it sent no code'}")
-        person, login = await self._ask(self._provider.identify, under_way.attempt, query["code"])
+        person, proved = await self._ask(self._provider.identify, login.attempt, query["code"])
         # Another name than before, which somebody else may have put into this browser.
         self._sessions.take(request.cookies.get(SESSION_COOKIE, ""))
         visitor = person.visitor(self._key, random_name())
         at = time.monotonic()
-        name = self._sessions.put(LoginSession(visitor, login, at, at))
+        name = self._sessions.put(LoginSession(visitor, proved, at, at))
         self._sessions.keep_newest(MAX_SESSIONS_EACH, lambda other: other.visitor.key.subject == person.subject)
         audit("login", _peer(request), who=person.name, issuer=person.issuer, subject=person.subject)
-        response = RedirectResponse(f"{self._options.base}{under_way.next}", 303)
+        response = RedirectResponse(f"{self._options.base}{login.next}", 303)
         _set_cookie(response, SESSION_COOKIE, name)
         return response
 
