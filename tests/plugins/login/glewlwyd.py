@@ -76,6 +76,12 @@ class Glewlwyd:
         self.call("PUT", f"/auth/grant/{CLIENT}", {"scope": "openid email"})
         return send("GET", f"{authorization_url}&g_continue", {"Cookie": self._cookie}).headers["location"]
 
+    def set_groups(self, *groups: str) -> None:
+        """Put the user into other groups, as an administrator."""
+        self._cookie = ""
+        self.call("POST", "/auth/", {"username": "admin", "password": "password"})
+        self.call("PUT", f"/user/{USER}", json.loads(self.call("GET", f"/user/{USER}")) | {"groups": list(groups)})
+
 
 @contextmanager
 def glewlwyd(folder: Path, redirect_uri: str) -> Iterator[Glewlwyd]:

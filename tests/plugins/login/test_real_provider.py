@@ -27,6 +27,9 @@ def test_real_provider_logs_somebody_in(workspace: Workspace, tmp_path: Path, br
         seen = json.loads(browser.get(back.replace("http://localhost:8445", url)).body)
         assert (seen["name"], seen["path"], seen["issuer"]) == ("ines@example.org", "/datasets", provider.issuer)
         assert seen["groups"] == ["approvers", "data"]
+        provider.set_groups("data")
+        assert json.loads(browser.post(f"{url}/datasets").body)["groups"] == ["data"]
+        assert browser.sees(f"{url}/")["groups"] == ["data"]
         # It takes no code twice.
         assert browser.get(back.replace("http://localhost:8445", url)).status == 400
         page = browser.post(f"{url}/logout", token=seen["logout"]).body.decode()
