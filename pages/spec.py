@@ -23,6 +23,7 @@ from prefect_stagegate.plugins.watch.watch_keys import WatchSpec
 from prefect_stagegate.spec import json_schema
 from prefect_stagegate.spec.csv_dialect import CsvSpec
 from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec
+from prefect_stagegate.spec.fields import RuleSpec
 from prefect_stagegate.spec.models import (
     ContractSpec,
     FilesSpec,
@@ -31,7 +32,6 @@ from prefect_stagegate.spec.models import (
     JobSpec,
     PolicySpec,
     ProbeSpec,
-    RuleSpec,
     Spec,
     TableSpec,
 )

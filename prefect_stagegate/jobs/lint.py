@@ -17,7 +17,7 @@ from prefect_stagegate.model import Outcome, Severity, is_proof_enough
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.patterns import can_be_below
 from prefect_stagegate.spec import FilesSpec, Requirement, Spec, doubtful_columns
-from prefect_stagegate.spec.models import RuleSpec
+from prefect_stagegate.spec.fields import RuleSpec
 from prefect_stagegate.spec.parsed_document import ParsedDocument
 from prefect_stagegate.spec.suites import expectation_name
 from prefect_stagegate.spec.yamltree import Loc

@@ -52,6 +52,15 @@ class SpecModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class RuleSpec(SpecModel):
+    """Whose word counts."""
+
+    approval: dict[str, Any] = Field(
+        description="Whose word counts, as parameters of the check `approval`.",
+        examples=[{"count": 1, "from": ["governance"]}],
+    )
+
+
 NAME_TAG, SETTINGS_TAG = "[name]", "[settings]"
 """Pydantic's marks, in the places of errors, for items that are a name or a mapping of one name to settings."""
 

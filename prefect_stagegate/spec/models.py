@@ -26,6 +26,7 @@ from prefect_stagegate.spec.fields import (
     Glob,
     Link,
     PublicKey,
+    RuleSpec,
     SpecModel,
     TargetName,
     Text,
@@ -296,15 +297,6 @@ class GateSpec(SpecModel):
         "hold refuses the run, fall_back takes the last accepted version before it that still holds. "
         "Where none is written, the gate below decides, and in the end it is hold.",
         examples=["fall_back"],
-    )
-
-
-class RuleSpec(SpecModel):
-    """Whose word counts."""
-
-    approval: dict[str, Any] = Field(
-        description="Whose word counts, as parameters of the check `approval`.",
-        examples=[{"count": 1, "from": ["governance"]}],
     )
 
 

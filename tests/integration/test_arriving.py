@@ -164,7 +164,8 @@ def test_wish_waits_behind_few_bytes(
         assert dataset.path("11.bin").stat().st_size == 20 * len(BYTES["11.bin"])
     # Of 2 MiB there are three objects of 1 MB, begun when less than that was yet to come.
     assert begun == 3
-    assert fetched(proxy)[3] == "11.bin"
+    # Those that follow at once may begin before it, in any order.
+    assert "11.bin" in fetched(proxy)[3:6]
 
 
 def in_a_process(dataset: ArrivingDataset, number: int) -> set[str]:

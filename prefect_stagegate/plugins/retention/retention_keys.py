@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from prefect_stagegate.spec.fields import Duration, SpecModel, bounded
-from prefect_stagegate.spec.models import RuleSpec
+from prefect_stagegate.spec.fields import Duration, RuleSpec, SpecModel, bounded
 
 Age = Annotated[Duration, bounded("1h")]
 
