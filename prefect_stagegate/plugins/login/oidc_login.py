@@ -189,10 +189,10 @@ class OidcLogin:
             browser = random_name()
         origin = self._origin
         if not origin:
-            host = request.headers.get("host", "")
-            if not is_loopback(urlsplit(f"//{host}").hostname or ""):
+            here = request.base_url  # that of the socket where the Host is none
+            if not is_loopback(here.hostname or ""):
                 raise LoginRefused("This server does not know its own address", "Set STAGEGATE_PAGES_URL to it.", 503)
-            origin = f"http://{host}"
+            origin = f"http://{here.netloc}"
         attempt = Attempt(random_name(), random_name(), f"{origin}{self._options.base}/login/callback")
         target = request.query_params.get("next", "")
         state = self._logins.put(LoginUnderWay(attempt, browser, target if _LOCAL.fullmatch(target) else "/"))

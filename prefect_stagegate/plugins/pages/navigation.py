@@ -27,7 +27,7 @@ class Links:
 
     base: str = ""
 
-    def __call__(self, *parts: str, **query: object) -> str:
+    def __call__(self, /, *parts: str, **query: object) -> str:
         """The address of a page: `links("datasets", "nycflights", page=2)`. Values that are empty are left out."""
         path = "".join(f"/{quote(part, safe='')}" for part in parts) or "/"
         shown = {name: value for name, value in query.items() if value not in ("", None)}

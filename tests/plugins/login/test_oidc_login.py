@@ -6,12 +6,13 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from prefect_stagegate.workspace import Workspace
-from tests.plugins.login.login_server import SESSION, Browser, login_server
+from tests.plugins.login.login_server import SESSION, Browser, login_server, send
 from tests.plugins.login.lying_provider import LyingProvider, new_key
 
 
@@ -207,6 +208,13 @@ def test_providers_are_not_mixed_up(workspace: Workspace, provider: LyingProvide
 def test_login_leads_to_this_server_alone(url: str, browser: Browser, target: str) -> None:
     browser.get(f"{url}/login?next={target}" if "%" in target else f"{url}/login?next=" + _quoted(target))
     assert browser.visited[-1] == f"{url}/"
+
+
+@pytest.mark.parametrize("host", ["[", "[::.]:1", "a b", "localhost:x", "localhost@evil.example"])
+def test_login_survives_a_host_that_is_none(url: str, host: str) -> None:
+    response = send("GET", f"{url}/login", {"Host": host})
+    assert response.status == 303
+    assert f"redirect_uri={quote(url, safe='')}%2Flogin" in response.headers["location"]
 
 
 def _quoted(text: str) -> str:

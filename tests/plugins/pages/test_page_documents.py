@@ -107,6 +107,12 @@ def test_long_lists_come_in_parts(scenario: Scenario, url: str, monkeypatch: pyt
     assert [oldest["digest"], newest["digest"]] == digests(scenario)
 
 
+def test_query_may_have_any_names(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "VERSIONS", 1)
+    page = get(f"{url}/datasets/things?self=1", Accept=JSON)
+    assert page.headers["link"] == '</datasets/things?self=1&page=2>; rel="next"'
+
+
 def test_records_that_can_t_be_read_are_the_last_elements(scenario: Scenario, command: Command) -> None:
     for path in (scenario.folder / "catalog/datasets/things/policy").iterdir():
         path.write_text("{")
