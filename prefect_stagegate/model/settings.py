@@ -32,8 +32,8 @@ CORE = (
 )
 """Settings that rooms of the core declare."""
 
-NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
-"""A node's name."""
+NODE_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,253}")
+"""A node's name, by which files are named."""
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _durability(text: str) -> Durability:
 
 def _node(text: str) -> str:
     if text and not NODE_NAME.fullmatch(text):
-        raise ValueError(f"{text!r} is no name of a node: letters, digits, `.`, `_` and `-`, at most 253")
+        raise ValueError(f"{text!r} is no name of a node: letters, digits, `_`, `-` and `.` between, at most 253")
     return text or platform.node()
 
 

@@ -184,6 +184,7 @@ def test_an_empty_variable_means_the_default() -> None:
         ("STAGEGATE_IDLE_TIMEOUT", "inf", "from 1 to 3600"),
         ("STAGEGATE_IDLE_TIMEOUT", "soon", "from 1 to 3600"),
         ("STAGEGATE_NODE", "../gpu-1", "is no name of a node"),
+        ("STAGEGATE_NODE", "..", "is no name of a node"),
         ("STAGEGATE_PAGES_URL", "https://me:secret@pages.example.org", "holds credentials"),
         ("STAGEGATE_CACHE", "~nobody-of-this-name/cache", "home"),
         ("STAGEGATE_VOLUMES", "/nvme1/cache", "a node has one cache: join its disks by RAID or LVM"),

@@ -133,6 +133,7 @@ def test_browsers_are_told_what_pages_may_do(scenario: Scenario) -> None:
         *(
             f"/datasets/things/versions/{'0' * 64}/decisions/pilot/{'0' * 64}",
             "/nodes/a%00b",
+            "/nodes/...",
             "/%ff",
             "/datasets/things/",
         ),
