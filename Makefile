@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider test-trackers test-torch missing servers faults soak fuzz mutations check format coverage bench bench-cores bench-integrity bench-reading bench-rows bench-sources bench-steps bench-unchanged docs lock pictures reference release schema clean
+.PHONY: help setup demo test core compat test-core test-all test-hdfs test-kubernetes test-airflow test-provider test-trackers test-torch missing servers faults soak fuzz probe mutations check format coverage bench bench-cores bench-integrity bench-reading bench-rows bench-sources bench-steps bench-unchanged docs lock pictures reference release schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -156,6 +156,16 @@ fuzz: setup ## change at random what servers answer and what lies on disk; SECON
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_CASES=$(CASES) FUZZ_CASE=$(CASE) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) \
 		$(BIN)/pytest -q -s -m "" $(if $(ONLY),-k $(ONLY)) tests/fuzz $(wildcard tests/plugins/*/test_fuzz_*.py)
 
+# schemathesis, with the releases of the lock for all that both name.
+PROBE := .probe
+$(PROBE)/.installed: pyproject.toml requirements.lock | $(BIN)/uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(PROBE)
+	$(BIN)/uv pip install -q --python $(PROBE) --constraints requirements.lock schemathesis==4.32.5 -e ".[login,sign]"
+	@touch $@
+
+probe: $(PROBE)/.installed ## send what schemathesis draws to every route of `stagegate serve`; CASES=, SEED= repeats them
+	$(PROBE)/bin/python -m tests.plugins.probed_pages $(or $(CASES),10000) $(or $(SEED),$(shell date +%s))
+
 mutations: setup ## break each promise of docs/reliability.md on purpose, and see its test fail; ONLY= takes some
 	$(BIN)/python tests/faults/mutations.py $(ONLY)
 
@@ -259,7 +269,7 @@ schema: setup ## write the JSON Schemas of the spec and of attested decisions
 	$(BIN)/stagegate schema --attestation > docs/stagegate-decision.schema.json
 
 clean: ## remove .venv and everything that tools left
-	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(TRACKERS) $(CORE) $(TRIED) $(READING) $(TORCH) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) $(TRACKERS) $(PROBE) $(CORE) $(TRIED) $(READING) $(TORCH) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 # Steps, each done again only when what it depends on has changed.
