@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from prefect_stagegate.doors import declared
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -92,11 +89,6 @@ def site(tmp_path: Path) -> Path:
     install(site, "odd", ODD, "odd")
     install(site, "second_binding", BOUND.format(name="second", binding="rotten"), "second")
     return site
-
-
-@pytest.mark.parametrize("module", sorted({place.partition(":")[0] for place in declared("spec_keys").values()}))
-def test_module_of_spec_keys_may_be_the_first_import(module: str) -> None:
-    subprocess.run([sys.executable, "-c", f"import {module}"], check=True, timeout=60)
 
 
 def test_a_sound_plugin_is_listed_explained_and_asked(site: Path, run_stagegate: Run, tmp_path: Path) -> None:
