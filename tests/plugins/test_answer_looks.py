@@ -44,9 +44,7 @@ def visiting(
     browser: Browser, address: str, who: str, size: tuple[int, int] = DESKTOP, **look: bool
 ) -> Iterator[OpenPage]:
     """A page as somebody who is logged in sees it."""
-    with opened(browser, address, size=size, **look) as shown:
-        shown.page.context.add_cookies([{"name": "who", "value": who, "url": address}])
-        shown.page.goto(address)
+    with opened(browser, address, size=size, cookies={"who": who}, **look) as shown:
         yield shown
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +60,13 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def opened(
-    browser: Browser, url: str, *, size: tuple[int, int] = DESKTOP, dark: bool = False, script: bool = True
+    browser: Browser,
+    url: str,
+    *,
+    size: tuple[int, int] = DESKTOP,
+    dark: bool = False,
+    script: bool = True,
+    cookies: Mapping[str, str] | None = None,
 ) -> Iterator[OpenPage]:
     """Open `url`, a server's or a file's, and wait until it is loaded.
 
@@ -70,6 +76,7 @@ def opened(
         size: The window's width and height.
         dark: Whether the reader prefers dark colours.
         script: Whether the browser runs scripts. Without, axe-core can't run either.
+        cookies: What the browser sends to the server.
     """
     width, height = size
     context = browser.new_context(
@@ -79,6 +86,8 @@ def opened(
         bypass_csp=False,
     )
     try:
+        for name, value in (cookies or {}).items():
+            context.add_cookies([{"name": name, "value": value, "url": url}])
         opened_page = OpenPage(context.new_page())
         complaints = opened_page.complaints
         origin = "/".join(url.split("/", 3)[:3])

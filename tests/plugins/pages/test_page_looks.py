@@ -71,7 +71,7 @@ def test_what_plugins_add_is_on_the_pages(node: Workspace, url: str) -> None:
         passed: "Trends",
         version: "Runs that used it",
         compare: "Row changes",
-        decision: "Watched since its promotion",
+        decision: "Held",
     }
     for path, title in sections.items():
         assert f">{title}</h2>" in text_of(url + path), path
