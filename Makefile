@@ -127,7 +127,7 @@ $(TORCH)/.installed: pyproject.toml | $(BIN)/uv
 	@touch $@
 
 # Commands that tests run, with the packages that have them.
-NEEDED := cc:gcc catatonit:catatonit chromium:chromium cosign:cosign /usr/sbin/cron:cron docker-registry:docker-registry glewlwyd:glewlwyd ip:iproute2 java:default-jre-headless jq:jq \
+NEEDED := cc:gcc catatonit:catatonit chromium:chromium cosign:cosign /usr/sbin/cron:cron docker-registry:docker-registry glewlwyd:dbconfig-sqlite3 glewlwyd:glewlwyd ip:iproute2 java:default-jre-headless jq:jq \
 	mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap mount:mount \
 	nginx:nginx-light node:nodejs npm:npm openssl:openssl oras:oras \
 	$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/pg_ctl)),pg_ctl):postgresql \
