@@ -263,7 +263,8 @@ def page(results: Sequence[Result], options: argparse.Namespace, load: float) ->
     ]
     for objects in chosen(options):
         for scheme, name in SCHEMES.items():
-            lines += [*table(f"{objects.title} a core, {name}", series(results, objects.name, scheme)), ""]
+            is_small = objects.name == "small"
+            lines += [*table(f"{objects.title} a core, {name}", series(results, objects.name, scheme), is_small), ""]
     return "\n".join([*lines, "Again: `make bench-cores`"])
 
 
@@ -274,12 +275,13 @@ def series(results: Sequence[Result], objects: str, scheme: str) -> dict[str, li
     return {**rows, ALONE: [result for result in rows[TOOLS[0]] if result.cores == 1] + rows[ALONE]}
 
 
-def table(title: str, rows: Mapping[str, Sequence[Result]]) -> Iterator[str]:
-    """Objects and GB a second of each contender by number of cores; CPU and memory with the most cores."""
+def table(title: str, rows: Mapping[str, Sequence[Result]], is_small: bool) -> Iterator[str]:
+    """Objects or GB a second of each contender by number of cores; CPU and memory with the most cores."""
     numbers = [result.cores for result in rows[TOOLS[0]]]
     heads = [
         title,
-        *(f"{cores} core{'s' * (cores > 1)}" for cores in numbers),
+        f"{'objects/s' if is_small else 'GB/s'}, 1 core",
+        *(f"{cores} cores" for cores in numbers[1:]),
         "× one core",
         f"CPU s, {numbers[-1]} cores",
         "peak MiB",
@@ -287,7 +289,10 @@ def table(title: str, rows: Mapping[str, Sequence[Result]]) -> Iterator[str]:
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
     for tool, results in rows.items():
-        rates = [f"{result.objects_per_second:,.0f}/s; {result.gigabytes_per_second:.2f} GB/s" for result in results]
+        rates = [
+            f"{result.objects_per_second:,.0f}" if is_small else f"{result.gigabytes_per_second:.2f}"
+            for result in results
+        ]
         first, last = results[0], results[-1]
         gained = f"{last.objects_per_second / first.objects_per_second:.2f}"
         yield f"| {' | '.join([tool, *rates, gained, f'{last.usage.cpu:.1f}', f'{last.usage.memory:.0f}'])} |"

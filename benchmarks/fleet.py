@@ -243,7 +243,6 @@ def section(rows: list[Figures]) -> str:
             for row in rows
         ],
     )
-    most = "; ".join(f"{count:,} × `{call}`" for call, count in rows[-1].calls.most_common(6))
     rounds = HEARTBEATS * MINUTE / FleetSettings().node_timeout
     every_day = _table(
         "nodes | catalog requests of a node's agent a minute | `nodes`, requests | s | `nodes DATASET`, requests | s | "
@@ -263,7 +262,6 @@ def section(rows: list[Figures]) -> str:
         [
             head,
             fleets,
-            f"The most frequent calls at {rows[-1].nodes:,} nodes: {most}.",
             "When nothing is staged, with agents that write their record three times in 300 s:",
             every_day,
             f"Again: `python -m benchmarks.fleet --nodes {' '.join(str(row.nodes) for row in rows)}`",

@@ -69,7 +69,8 @@ def addresses(catalog_url: str) -> dict[str, list[str]]:
 
     catalog = Catalog.open(catalog_url, create=False)
     pages: dict[str, list[str]] = defaultdict(list)
-    pages["inbox"], pages["board"], pages["nodes"] = ["/", "/?all=1"], ["/datasets", "/datasets?page=3"], ["/nodes"]
+    pages["first page"], pages["datasets"] = ["/", "/?all=1"], ["/datasets", "/datasets?page=3"]
+    pages["nodes"] = ["/nodes"]
     for name in dataset_names(catalog):
         digests = [digest.removeprefix("sha256:") for digest in version_digests(catalog, name)]
         newest, other = random.sample(digests, 2)

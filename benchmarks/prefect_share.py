@@ -222,27 +222,13 @@ def page(benches: list[Bench], rounds: int, load: float) -> str:
         "|---|---|---|---|---|---|---|",
         *(row for bench in benches for row in bench.rows()),
         "",
-        "`done` is from the call until the run is Completed on the server, which is when what waits for it goes on;"
-        " `job` until the call returns. In between Prefect waits for the thread of its heartbeats, which looks once a"
-        " second whether it is to end, so a flow's call takes whole seconds whatever is in it. `process` has the"
-        " interpreter's start, the imports and what is still sent at the end; `CPU` is the process's own.",
-        "",
-        "The calls of one flow: "
-        + "; ".join(
-            f"{bench.files:,} files: " + ", ".join(f"{n} × `{call}`" for call, n in sorted(_calls(bench).items()))
-            for bench in benches
-        )
-        + ".",
+        "`done` is from the call until the run is Completed on the server; `job` until the call returns. In between"
+        " Prefect waits for its heartbeats' thread, which looks once a second whether it is to end. `process` has the"
+        " interpreter's start and imports, too.",
         "",
         "Again: `python -m benchmarks.prefect_share`",
     ]
     return "\n".join(lines)
-
-
-def _calls(bench: Bench) -> Counter[str]:
-    """Of the run whose number of calls is the median."""
-    runs = sorted(bench.runs["flow"], key=lambda run: sum(run.calls.values()))
-    return runs[len(runs) // 2].calls
 
 
 def main() -> None:

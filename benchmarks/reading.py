@@ -231,6 +231,7 @@ def page(readings: Sequence[Reading], options: argparse.Namespace) -> str:
     """What goes between the markers of docs/performance.md."""
     size = options.samples * SAMPLE
     loads = [reading.load for reading in readings]
+    received = [reading.received for reading in readings if reading.reader != LOCAL]
     libraries = json.loads(subprocess.run([PYTHON, "-c", VERSIONS], check=True, capture_output=True, text=True).stdout)
     lines = [
         f"{options.samples:,} samples of 200 kB ({size / 1e9:.1f} GB) on SeaweedFS, behind a link of {options.rate} in"
@@ -253,11 +254,12 @@ def page(readings: Sequence[Reading], options: argparse.Namespace) -> str:
     return "\n".join(
         [
             *lines,
-            "`start` is an interpreter with its imports; all other seconds begin at the opening. `× link`: epoch 1 by"
-            " what the samples' bytes take on the link, without headers. `× plain`: the speed of a later epoch (the"
-            " median of three where it is read locally) by that of the plain folder. `received`: what the server sent"
-            " in all epochs; the floor, datasets and s3fs keep nothing, and read one. The floor reads ranges of 8 MB by"
-            " 16 threads and decodes nothing. stagegate reads by the package's own loader.",
+            "Seconds begin at the opening, after the imports. `× link`: epoch 1 by what the samples' bytes take on the"
+            " link, without headers. `× plain`: the speed of a later epoch by that of the plain folder. The floor,"
+            " datasets and s3fs keep nothing, and read one. The floor reads ranges of 8 MB by 16 threads and decodes"
+            " nothing. The server sent"
+            f" {' to '.join(f'{sent / 1e9:.2f}' for sent in (min(received), max(received)))} GB to each but the plain"
+            " folder.",
             "",
             f"Stored: {'; '.join(f'{stored} for {reader}' for reader, stored in STORED.items())}.",
             "",
@@ -274,13 +276,13 @@ def bits(rate: str) -> float:
 def table(title: str, readings: Sequence[Reading], limit: float) -> Iterator[str]:
     """The figures of one layout; `limit` is the seconds that the samples' bytes take on the link."""
     kept = next((reading.again for reading in readings if reading.reader == LOCAL), 0.0)
-    yield f"| {title} | start s | first batch s | epoch 1 s | × link | epoch 2 s | × plain | received GB |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    yield f"| {title} | first batch s | epoch 1 s | × link | epoch 2 s | × plain |"
+    yield "|---|---:|---:|---:|---:|---:|"
     for reading in readings:
-        figures = [f"{reading.imports:.1f}", f"{reading.first:.2f}", f"{reading.epoch:.1f}"]
+        figures = [f"{reading.first:.2f}", f"{reading.epoch:.1f}"]
         figures.append("" if reading.reader == LOCAL else f"{reading.epoch / limit:.2f}")
         figures += [f"{reading.again:.1f}", f"{kept / reading.again:.2f}"] if reading.again else ["", ""]
-        yield f"| {' | '.join([reading.reader, *figures, f'{reading.received / 1e9:.2f}'])} |"
+        yield f"| {' | '.join([reading.reader, *figures])} |"
 
 
 def draw(readings: Sequence[Reading], options: argparse.Namespace) -> str:

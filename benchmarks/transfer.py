@@ -289,12 +289,10 @@ def page(benches: list[Bench], rounds: int, load: float, device: str) -> str:
     for bench in benches:
         lines += [*bench.table(), ""]
     lines += [
-        "`wall` is the whole process, `on disk` until the volume is synced too (`stagegate stage` syncs by itself, the"
-        " others leave their last writes to the kernel), `job` without an interpreter's start and imports. The floor"
-        " reads the same ranges and drops the bytes. `CPU` and `peak` are those of all processes of a contender: the"
-        " highest sum of their memory (PSS), looked at ten times a second.",
-        "",
-        *(f"Page cache {state}: {how}." for state, how in STATES.items()),
+        "`wall` is the whole process, `on disk` until the volume is synced (`stagegate stage` syncs, the others leave"
+        " that to the kernel), `job` without an interpreter's start and imports. The floor reads the same ranges and"
+        " drops the bytes. `CPU` and `peak` (PSS) are those of all processes of a contender. Page cache full: at most"
+        " 1 % of memory is unused before each run.",
         "",
         f"Flags: {FLAGS}.",
         "",

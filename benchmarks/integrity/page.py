@@ -40,9 +40,7 @@ def text(measured: Measured) -> str:
     parts = [
         [_head(measured)],
         _summary(measured, s3, tuple(S3_SHAPES)),
-        _kinds(measured, s3),
         _summary(measured, hub, tuple(HUB_SHAPES)),
-        _kinds(measured, hub),
         _disk(measured),
         [_notes(measured)],
     ]
@@ -112,13 +110,19 @@ def _summary(measured: Measured, tools: Sequence[Tool], shapes: tuple[str, ...])
     if not lines:
         return []
     speed = bool(measured.speed) and not tools[0].of_hub
-    heads = ["tool", "noticed", *shapes, "file right in the end", *(["s", "CPU s"] if speed else [])]
+    kinds = _joined(
+        {
+            kind: [noticed(_of(measured.on_the_way[tool.name], kind), choice) for _, tool, choice in lines]
+            for kind in ON_THE_WAY
+        }
+    )
+    heads = ["tool", "noticed", *shapes, *kinds, "file right in the end", *(["s", "CPU s"] if speed else [])]
     rows = []
-    for name, tool, choice in lines:
+    for number, (name, tool, choice) in enumerate(lines):
         results = measured.on_the_way[tool.name]
         cells = [noticed([result for result in results if result.case.shape == shape], choice) for shape in shapes]
         right = sum(choice(result) is Verdict.RIGHT for result in results)
-        rows.append([name, noticed(results, choice), *cells, str(right)])
+        rows.append([name, noticed(results, choice), *cells, *(cell[number] for cell in kinds.values()), str(right)])
         if speed:
             rows[-1] += _cost(measured.speed.get(tool.name), verified=name != tool.name)
     return _table(heads, rows)
@@ -132,25 +136,31 @@ def _cost(took: Took | None, *, verified: bool) -> list[str]:
     return [f"{took.wall:.2f}", f"{took.cpu:.2f}"]
 
 
-def _kinds(measured: Measured, tools: Sequence[Tool]) -> list[str]:
-    rows = [
-        [name, *(noticed(_of(measured.on_the_way[tool.name], kind), choice) for kind in ON_THE_WAY)]
-        for name, tool, choice in _lines(measured, tools)
-    ]
-    return _table(["noticed, by kind", *ON_THE_WAY], rows) if rows else []
+def _joined(columns: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Columns of a table; those that are equal become one, under the names of all."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, cells in columns.items():
+        names.setdefault(tuple(cells), []).append(name)
+    return {"; ".join(same): cells for cells, same in names.items()}
 
 
 def _disk(measured: Measured) -> list[str]:
     rows = []
-    for tool in TOOLS:
-        if tool.name in measured.on_disk:
-            results, name = measured.on_disk[tool.name], tool.name.partition(",")[0]
-            command = f"`{tool.verification}`" if tool.verification else "none"
-            if tool.compares == "times":
-                command += " (copies again what differs in size or time)"
-            cells = [noticed(_of(results, kind), lambda result: result.verified) for kind in ON_DISK]
-            rows.append([name, command, noticed(results, lambda result: result.verified), *cells])
-    return _table(["damaged on the disk", "its own command", "noticed", *ON_DISK], rows) if rows else []
+    tools = [tool for tool in TOOLS if tool.name in measured.on_disk]
+    kinds = _joined(
+        {
+            kind: [noticed(_of(measured.on_disk[tool.name], kind), lambda result: result.verified) for tool in tools]
+            for kind in ON_DISK
+        }
+    )
+    for number, tool in enumerate(tools):
+        results, name = measured.on_disk[tool.name], tool.name.partition(",")[0]
+        command = f"`{tool.verification}`" if tool.verification else "none"
+        if tool.compares == "times":
+            command += " (copies again what differs in size or time)"
+        cells = [column[number] for column in kinds.values()]
+        rows.append([name, command, noticed(results, lambda result: result.verified), *cells])
+    return _table(["damaged on the disk", "its own command", "noticed", *kinds], rows) if rows else []
 
 
 def _of(results: Sequence[Result], kind: str) -> list[Result]:
