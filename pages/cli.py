@@ -23,8 +23,8 @@ USUAL = ("--json", "--cache", "--catalog", "--identity", "--debug")
 
 LONG = ("--quiet", "--progress")
 """The common options of commands that take long."""
-SHARED = 3
-"""Options that so many commands have with the same text are told once."""
+SHARED = 2
+"""Arguments that so many commands have with the same text are told once."""
 
 ALL = commands_for([])
 
@@ -41,8 +41,9 @@ def cli_page() -> str:
         "[The reference](../reference.md#commands) says more about exit codes, lists and `--json`.",
         "## Common options",
         f"Most commands take {names(USUAL, 'and')}. Sections name what differs. {names(LONG, 'and')} are of the "
-        f"commands that take long: {', '.join(_long())}.",
-        "\n".join(_options([*_common_options(), *_shared_options()])),
+        f"commands that take long: {', '.join(_long())}. Arguments that have no line in a section mean what they mean "
+        "here:",
+        "\n".join(_options([*_common_options(), *_shared_arguments()])),
         *(section for title in TITLES for section in _command_group(title)),
         "## Options",
         "\n".join(f"- {', '.join(f'`{name}`' for name in flags)}: {text}" for flags, text in _flags(overview)),
@@ -73,23 +74,24 @@ def _command(words: str) -> Iterator[str]:
     app, usage = _app(words)
     text, examples = _help(app)
     arguments = [argument for argument in app.assemble_argument_collection(parse_docstring=True) if argument.show]
-    positional = [argument for argument in arguments if not argument.names[0].startswith("--")]
-    shared = set(map(_key, _shared_options()))
+    shared = set(map(_key, _shared_arguments()))
     common = [argument.names[0] for argument in arguments if _is_common(argument) or _key(argument) in shared]
-    options = [argument for argument in arguments if argument not in positional and argument.names[0] not in common]
+    own = [argument for argument in arguments if argument.names[0] not in common]
+    own.sort(key=_is_option)
     yield f"### stagegate {words}"
     yield f"`{usage}`"
     yield prose(text)
     if examples:
         yield code("console", "\n".join(examples))
-    if positional or options:
-        yield "\n".join(_options([*positional, *options]))
-    further = [name for name in common if name not in (*USUAL, *LONG, "--no-progress")]
+    if own:
+        yield "\n".join(_options(own))
+    told = (*USUAL, *LONG, "--no-progress")
+    further = [name for name in common if name.startswith("--") and name not in told and f"{name} " not in usage]
     missing = [name for name in USUAL if name not in common]
-    if not common:
+    if not any(name.startswith("--") for name in common):
         yield "Common options: none."
     elif len(missing) > 1:
-        yield f"Common options: only {names(common, 'and')}."
+        yield f"Common options: only {names([name for name in common if name in USUAL or name in further], 'and')}."
     elif further or missing:
         both = (("also", further), ("not", missing))
         differences = [f"{verb} {names(listed, 'and')}" for verb, listed in both if listed]
@@ -161,11 +163,17 @@ def _key(argument: Argument) -> tuple[str, str]:
     return argument.names[0], argument.parameter.help or ""
 
 
-def _shared_options() -> list[Argument]:
-    """The other options that three commands or more have with the same text, each once."""
-    options = [each for each in _all_arguments() if each.names[0].startswith("--") and not _is_common(each)]
-    times = Counter(map(_key, options))
-    return list({_key(each): each for each in options if times[_key(each)] >= SHARED}.values())
+def _is_option(argument: Argument) -> bool:
+    return argument.names[0].startswith("--")
+
+
+@cache
+def _shared_arguments() -> list[Argument]:
+    """The other arguments that several commands have with the same text: of each name the most frequent one."""
+    times = Counter(_key(each) for each in _all_arguments() if not _is_common(each))
+    most = {name: text for (name, text), count in reversed(times.most_common()) if count >= SHARED}
+    shared = {each.names[0]: each for each in _all_arguments() if most.get(each.names[0]) == _key(each)[1]}
+    return sorted(shared.values(), key=_is_option)
 
 
 def _flags(overview: App) -> Iterator[tuple[list[str], str]]:

@@ -13,7 +13,7 @@ MUTATIONS = load()
 TEST = re.compile(r"`(tests/[\w/]+\.py::[\w:]+)`")
 ABUSE = PAGE.split("## Who may do what\n")[1].split("\n## ")[0]
 PROMISED = PAGE.replace(ABUSE, "")
-PROMISES = [line.split("|")[1].strip() for line in PROMISED.splitlines() if TEST.search(line) and line.startswith("| ")]
+PROMISES = [line[2:].partition(" `tests/")[0] for line in PROMISED.splitlines() if re.match("- .*`tests/", line)]
 
 
 def exists(test: str) -> bool:
@@ -41,7 +41,7 @@ def test_a_test_that_does_not_exist_is_noticed() -> None:
 
 
 def test_everything_that_nobody_can_do_has_a_test() -> None:
-    rows = [line for line in ABUSE.splitlines() if line.startswith("| ") and not line.startswith("| they can't")]
+    rows = [line for line in ABUSE.splitlines() if line.startswith("- ")]
     assert len(rows) > 25
     assert not [row for row in rows if not TEST.search(row)]
 
@@ -64,7 +64,7 @@ def test_mutations_change_one_place_and_cite_a_promise_s_test(mutation: Mutation
     file, broken = mutation.broken(ROOT)
     ast.parse(broken)
     assert broken != file.read_text()
-    (row,) = [line for line in PROMISED.splitlines() if line.startswith(f"| {mutation.promise}. |")]
+    (row,) = [line for line in PROMISED.splitlines() if line.startswith(f"- {mutation.promise}. `tests/")]
     assert f"`{mutation.test}`" in row
 
 

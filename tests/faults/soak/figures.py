@@ -91,11 +91,10 @@ class Figures:
         """The figures as Markdown."""
         jobs, counts = self.jobs, self.counts
         spoilt = ", ".join(f"{number:,} {kind}" for kind, number in sorted(self.faults.items()))
-        by_job: dict[str, list[str]] = {}
-        for kind, number in sorted(self.errors.items()):
-            job, _, error = kind.partition(": ")
-            by_job.setdefault(job, []).append(f"{number:,} {error}")
-        errors = "; ".join(f"{job}: {', '.join(kinds)}" for job, kinds in by_job.items())
+        by_kind: Counter[str] = Counter()
+        for kind, number in self.errors.items():
+            by_kind[kind.partition(": ")[2]] += number
+        errors = ", ".join(f"{number:,} {kind}" for kind, number in sorted(by_kind.items()))
         rows = {
             "violations": f"{len(self.violations)}",
             "stagings and bringings that ended well": f"{jobs['stage'] + jobs['arrive'] + jobs['bring']:,}",
