@@ -20,6 +20,7 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.model import Address, Approval, Identity
 from prefect_stagegate.plugins.answers import PLUGIN
 from prefect_stagegate.plugins.pages import forms
+from prefect_stagegate.serve import incoming
 from tests.plugins.answer_server import GATES, Browsing, answering, answers_to, logged_in, request_path
 from tests.plugins.pages.page_server import page_server
 from tests.support.scenario import ADA, INES, OWNERS, Scenario
@@ -222,7 +223,7 @@ def test_forms_that_say_two_things_are_refused(asked: Asked, who: WHO, body: str
 
 def test_large_forms_are_refused(asked: Asked, who: WHO) -> None:
     ines = who(INES.name)
-    form = ines.form(asked.path) | APPROVE | {"reason": "x" * forms.MAX_BODY}
+    form = ines.form(asked.path) | APPROVE | {"reason": "x" * incoming.MAX_BODY}
     assert ines.send(asked.path, form).status_code == 413
     headers = {"Origin": ines.url, "Cookie": f"who={INES.name}", "Content-Type": forms.FORM}
     parts = (b"x" * 4096 for _ in range(40))  # without a length
@@ -231,7 +232,7 @@ def test_large_forms_are_refused(asked: Asked, who: WHO) -> None:
 
 
 def test_slow_forms_are_cut_off(asked: Asked, who: WHO, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forms, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(incoming, "BODY_SECONDS", 0.2)
     host, port = who("").url.removeprefix("http://").split(":")
     head = [f"POST {asked.path} HTTP/1.1", f"Host: {host}:{port}", f"Origin: {who('').url}", f"Cookie: who={INES.name}"]
     head += [f"Content-Type: {forms.FORM}", "Content-Length: 100", "", "token="]

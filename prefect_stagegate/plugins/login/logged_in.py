@@ -15,6 +15,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.records.answers import ServerLogin
 from prefect_stagegate.gate.records.signing import SigningKey
 from prefect_stagegate.jobs.gating.proofs import signing_key
+from prefect_stagegate.serve.incoming import RequestRefused
 from prefect_stagegate.workspace import Workspace
 
 MAX_GROUPS = 200
@@ -29,12 +30,11 @@ _WORD = re.compile(r"[A-Za-z_]{1,50}")
 log = logging.getLogger(__name__)
 
 
-class LoginRefused(Exception):
+class LoginRefused(RequestRefused):
     """A login or logout was refused."""
 
     def __init__(self, problem: str, hint: str = "Log in again.", status: int = 403) -> None:
-        super().__init__(problem)
-        self.problem, self.hint, self.status = problem, hint, status
+        super().__init__(status, problem, hint)
 
 
 class LoginEnded(LoginRefused):

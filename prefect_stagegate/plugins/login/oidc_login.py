@@ -12,10 +12,10 @@ import hmac
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import anyio
 import anyio.to_thread
@@ -29,6 +29,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.login.expiring import Expiring, random_name
 from prefect_stagegate.plugins.login.logged_in import LoginEnded, LoginRefused, audit, key_of_server, word
 from prefect_stagegate.plugins.login.login_settings import LoginSettings
+from prefect_stagegate.serve.incoming import RequestRefused, form_body, form_fields, path_below, peer_of
 from prefect_stagegate.serve.listening import is_loopback
 from prefect_stagegate.serve.tokens import read_token
 from prefect_stagegate.transport.http import Client, environment_proxies
@@ -49,9 +50,6 @@ GROUP_SECONDS = 900.0
 """Seconds after the login for which groups count that only its ID token lists."""
 LOGINS_AT_A_TIME = 8
 """Requests that ask the provider at a time; further ones wait."""
-MAX_FORM = 4096
-"""Bytes of the form of /logout."""
-FORM_SECONDS = 10.0
 ROUTES = ("/login", "/login/callback", "/logout")
 OPEN_PATHS = ("/style.css", "/logo.svg")
 """What strangers may read where they have to log in."""
@@ -127,9 +125,8 @@ class OidcLogin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let the pages answer it."""
         request = Request(scope, receive)
-        path, base = scope["path"], self._options.base
-        if path == base or path.startswith(f"{base}/"):
-            path = path.removeprefix(base) or "/"
+        base = self._options.base
+        path = path_below(base, scope["path"])
         session = self._session(request)
         is_asked = path in ROUTES or (session and request.method == "POST")
         if is_asked and (response := await self._answer(request, path, session)):
@@ -159,9 +156,9 @@ class OidcLogin:
                     return None
                 case _:
                     response = self._page(405, "Nothing here", f"{path} has no {request.method}", "")
-        except LoginRefused as refusal:
+        except RequestRefused as refusal:
             who = session.visitor.name if session else ""
-            audit("login refused", _peer(request), path=path[:300], why=refusal.problem, who=who)
+            audit("login refused", peer_of(request), path=path[:300], why=refusal.problem, who=who)
             response = self._page(refusal.status, "This did not work", refusal.problem, refusal.hint)
         except Exception:
             log.exception("%s failed", path)
@@ -223,7 +220,7 @@ class OidcLogin:
         at = time.monotonic()
         name = self._sessions.put(LoginSession(visitor, proved, at, at))
         self._sessions.keep_newest(MAX_SESSIONS_EACH, lambda other: other.visitor.key.subject == person.subject)
-        audit("login", _peer(request), who=person.name, issuer=person.issuer, subject=person.subject)
+        audit("login", peer_of(request), who=person.name, issuer=person.issuer, subject=person.subject)
         response = RedirectResponse(f"{self._options.base}{login.next}", 303)
         _set_cookie(response, SESSION_COOKIE, name)
         return response
@@ -232,11 +229,11 @@ class OidcLogin:
         """Log out here, and show where one logs out at the provider."""
         if not session:
             raise LoginRefused("Nobody is logged in here", status=400)
-        token = (await _form(request)).get("token", [""])[0]
+        token = form_fields(await form_body(request)).get("token", "")
         if not hmac.compare_digest(token.encode(), _logout_token(session).encode()):
             raise LoginRefused("The form is not of this session", "Load the page again, and log out there.")
         self._sessions.take(request.cookies[SESSION_COOKIE])
-        audit("logout", _peer(request), who=session.visitor.name)
+        audit("logout", peer_of(request), who=session.visitor.name)
         home = f"{self._origin or str(request.base_url).rstrip('/')}{self._options.base}/"
         url = await self._ask(self._provider.logout_url, session.login.id_token, home)
         # A link, since the policy of the pages lets no form lead to another server.
@@ -281,20 +278,3 @@ def _logout_token(session: LoginSession | None) -> str:
 
 def _set_cookie(response: Response, name: str, value: str, seconds: int | None = None) -> None:
     response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
-
-
-async def _form(request: Request) -> Mapping[str, list[str]]:
-    body = bytearray()
-    try:
-        async with asyncio.timeout(FORM_SECONDS):
-            async for part in request.stream():
-                body += part
-                if len(body) > MAX_FORM:
-                    raise LoginRefused("The form is too large", status=413)
-        return parse_qs(body.decode("ascii"))
-    except (TimeoutError, ValueError):
-        raise LoginRefused("The form can't be read", status=400) from None
-
-
-def _peer(request: Request) -> str:
-    return request.client.host if request.client else ""

@@ -15,6 +15,7 @@ from prefect_stagegate.doors import LoginOptions
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.login.logged_in import LoggedInPerson, LoginRefused, audit, groups_of, key_of_server
 from prefect_stagegate.plugins.login.login_settings import LoginSettings
+from prefect_stagegate.serve.incoming import peer_of
 
 _NAME = re.compile(r"[!-~](?:[ -~]{0,252}[!-~])?")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
@@ -45,7 +46,7 @@ class HeaderLogin:
         request = Request(scope)
         names = [name.lower().encode() for name in (self._header, self._groups) if name]
         scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name.lower() not in names]}
-        peer = request.client.host if request.client else ""
+        peer = peer_of(request)
         try:
             person = self._person(request, peer)
         except LoginRefused as refusal:

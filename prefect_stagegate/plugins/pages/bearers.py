@@ -13,8 +13,8 @@ from starlette.types import ASGIApp
 
 from prefect_stagegate.doors import Grant, declared, load
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.plugins.pages.forms import FormRefused
 from prefect_stagegate.plugins.pages.kept import Bounded, Rates
+from prefect_stagegate.serve.incoming import RequestRefused
 from prefect_stagegate.workspace import Workspace
 
 KNOWN_SECONDS = 5.0
@@ -52,21 +52,21 @@ class Bearers:
         """What a token grants.
 
         Raises:
-            FormRefused: It is wrong, the sender sent too many wrong ones, or the catalog does not answer.
+            RequestRefused: It is wrong, the sender sent too many wrong ones, or the catalog does not answer.
         """
         key = sha256(text.encode()).digest()
         known: tuple[Grant | None, float] = self._known.get(key) or (None, 0.0)
         grant, until = known
         # Who was right a moment ago is not refused for the failures of others behind the same address.
         if grant is None and self._failures.is_full(sender, FAILURES_A_MINUTE):
-            raise FormRefused(429, "Too many wrong tokens", "Too many wrong tokens came from here.", "Wait a minute.")
+            raise RequestRefused(429, "Too many wrong tokens came from here.", "Wait a minute.")
         if until < time.monotonic():
             grant = await self._look_up(text)
             self._known.put(key, (grant, time.monotonic() + KNOWN_SECONDS))
         if grant is None:
             self._failures.take(sender, FAILURES_A_MINUTE)
             hint = "`stagegate token list` shows which are valid."
-            raise FormRefused(401, "A wrong token", "This token is unknown, expired or revoked.", hint)
+            raise RequestRefused(401, "This token is unknown, expired or revoked.", hint)
         return grant
 
     async def _look_up(self, text: str) -> Grant | None:
@@ -79,5 +79,5 @@ class Bearers:
                 )
         except (TimeoutError, StagegateError) as error:
             log.warning("a token can't be looked up: %r", str(error))
-            raise FormRefused(503, "The catalog is slow", "The token could not be looked up.", "Try again.") from error
+            raise RequestRefused(503, "The token could not be looked up.", "Try again.") from error
         return grant

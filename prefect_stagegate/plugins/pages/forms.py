@@ -11,7 +11,6 @@ Each answer and each refusal is a line of this module's log.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hmac
 import json
@@ -21,7 +20,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
@@ -29,15 +27,10 @@ from prefect_stagegate.doors import Grant, Visitor
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.model.canonical import canonical, digest_of
 from prefect_stagegate.plugins.pages.kept import Bounded, Rates
+from prefect_stagegate.serve.incoming import RequestRefused, form_body, form_fields, peer_of
 from prefect_stagegate.show.legible import one_line
 from prefect_stagegate.transport.http import origin_of
 
-MAX_BODY = 64 << 10
-"""Bytes of a form."""
-MAX_FIELDS = 32
-"""Fields of a form."""
-BODY_SECONDS = 10.0
-"""Seconds in which a form must have arrived."""
 SENT_A_MINUTE, SENT_A_MINUTE_FROM = 20, 120
 """Forms a minute of one session, and from one address without a session: a proxy may have many people behind it."""
 TOKEN_SECONDS = 3600.0
@@ -53,17 +46,7 @@ TOKEN = "token"  # noqa: S105 - a field's name
 log = logging.getLogger(__name__)
 
 
-class FormRefused(Exception):
-    """A form was refused before anything was done."""
-
-    def __init__(
-        self, status: int, title: str, problem: str, hint: str = "Load the page again, and answer there."
-    ) -> None:
-        super().__init__(problem)
-        self.status, self.title, self.problem, self.hint = status, title, problem, hint
-
-
-class LoggedOut(FormRefused):
+class LoggedOut(RequestRefused):
     """Nobody is logged in, perhaps no longer."""
 
 
@@ -100,20 +83,20 @@ class Forms:
 
         Raises:
             LoggedOut: Nobody is logged in.
-            FormRefused: It comes from elsewhere, there are too many, or it is no form.
+            RequestRefused: It comes from elsewhere, there are too many, or it is no form.
         """
         visitor: Visitor | None = request.scope.get("stagegate.visitor")
         if visitor is None:  # apart, so that strangers behind the same proxy take nobody's turn
-            self._limit(f"from {request.client.host if request.client else ''}", SENT_A_MINUTE_FROM)
+            self._limit(f"from {peer_of(request)}", SENT_A_MINUTE_FROM)
         self._require_own_origin(request)
         if visitor is None:
             problem = "Nothing was done: nobody is logged in, or the login has ended."
-            raise LoggedOut(403, "Nobody is logged in", problem, "Log in, then answer again.")
+            raise LoggedOut(403, problem, "Log in, then answer again.")
         self._limit(_session(visitor), SENT_A_MINUTE)
         kind, _, parameters = request.headers.get("content-type", "").partition(";")
         charset = parameters.strip().lower()
         if kind.strip().lower() != FORM or charset not in ("", "charset=utf-8"):
-            raise FormRefused(415, "No form", f"Nothing was done: answers are sent as {FORM}.")
+            raise RequestRefused(415, f"Nothing was done: answers are sent as {FORM}.")
         return visitor, form_fields(await form_body(request))
 
     def _require_own_origin(self, request: Request) -> None:
@@ -121,16 +104,15 @@ class Forms:
         own, origins = _origin(address), [*map(_origin, request.headers.getlist("origin"))]
         sites = request.headers.getlist("sec-fetch-site")
         if own is None or origins != [own] or sites not in ([], ["same-origin"]):
-            raise FormRefused(
+            raise RequestRefused(
                 403,
-                "A form of another place",
                 f"Nothing was done: the form was not sent from {address}.",
                 f"Open the page at {address}, and answer there. STAGEGATE_PAGES_URL names another address.",
             )
 
     def _limit(self, sender: str, most: int) -> None:
         if not self._sent.take(sender, most):
-            raise FormRefused(429, "Too many forms", "Nothing was done: too many forms came.", "Wait a minute.")
+            raise RequestRefused(429, "Nothing was done: too many forms came.", "Wait a minute.")
 
     def token(self, visitor: Visitor, path: str, facts: Mapping[str, object]) -> str:
         """The token of a form, for one session, a page's path and what the page relies on."""
@@ -143,25 +125,21 @@ class Forms:
         """Use a form's token up, and give the words of what is no longer as it was shown; none when it may act.
 
         Raises:
-            FormRefused: It is no token of this session and page, or it was used or ended.
+            RequestRefused: It is no token of this session and page, or it was used or ended.
         """
         payload, _, mac = token.rpartition(".")
         if not (payload and hmac.compare_digest(mac.encode(), _mac(visitor, path, payload).encode())):
-            raise FormRefused(
-                403, "A form of another page", "Nothing was done: the form is not of this page and login."
-            )
+            raise RequestRefused(403, "Nothing was done: the form is not of this page and login.")
         nonce, end, digests = json.loads(base64.urlsafe_b64decode(payload))
         if end < time.time():
-            raise FormRefused(
-                409, "An old form", f"Nothing was done: the page is older than {TOKEN_SECONDS / 60:g} minutes."
-            )
+            raise RequestRefused(409, f"Nothing was done: the page is older than {TOKEN_SECONDS / 60:g} minutes.")
         with self._lock:
             used: dict[str, int] = self._used.get(_session(visitor)) or {}
             used = {other: other_end for other, other_end in used.items() if other_end >= time.time()}
             if nonce in used:
-                raise FormRefused(409, "Sent before", "Nothing more was done: this form was sent already.")
+                raise RequestRefused(409, "Nothing more was done: this form was sent already.")
             if len(used) >= MAX_NONCES:
-                raise FormRefused(429, "Too many forms", "Nothing was done: too many forms came.", "Wait an hour.")
+                raise RequestRefused(429, "Nothing was done: too many forms came.", "Wait an hour.")
             self._used.put(_session(visitor), used | {nonce: end})
         now = {word: digest_of(value)[7:23] for word, value in facts.items()}
         return tuple(word for word in sorted(now | digests) if now.get(word) != digests.get(word))
@@ -171,8 +149,12 @@ def audit(request: Request, outcome: str, form: Mapping[str, str] | None = None)
     """Log what came of a form: who sent it, from where, to which page, with what, without its token."""
     who: Visitor | Grant | None = request.scope.get("stagegate.grant") or request.scope.get("stagegate.visitor")
     fields = {name: value[:500] for name, value in (form or {}).items() if name != TOKEN}
-    sender = request.client.host if request.client else ""
-    line = {"who": who.name if who else "", "from": sender, "page": request.scope["path"][:300], "form": fields}
+    line = {
+        "who": who.name if who else "",
+        "from": peer_of(request),
+        "page": request.scope["path"][:300],
+        "form": fields,
+    }
     log.info("%s: %s", one_line(outcome[:500]), json.dumps(line))
 
 
@@ -190,41 +172,3 @@ def _session(visitor: Visitor) -> str:
 
 def _mac(visitor: Visitor, path: str, payload: str) -> str:
     return hmac.new(visitor.secret.encode(), canonical([path, payload]), "sha256").hexdigest()
-
-
-async def form_body(request: Request) -> bytes:
-    """What a request sends.
-
-    Raises:
-        FormRefused: It is too large, or slow.
-    """
-    body = bytearray()
-    too_large = FormRefused(413, "A large form", f"Nothing was done: a form has {MAX_BODY >> 10} KiB at most.")
-    length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > MAX_BODY:
-        raise too_large
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                body += part
-                if len(body) > MAX_BODY:
-                    raise too_large
-    except TimeoutError:
-        raise FormRefused(408, "A slow form", f"Nothing was done: it took more than {BODY_SECONDS:g} s.") from None
-    return bytes(body)
-
-
-def form_fields(body: bytes) -> dict[str, str]:
-    """The fields of a form.
-
-    Raises:
-        FormRefused: It can't be read, or a name comes twice, and so says two things.
-    """
-    try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
-    except (ValueError, UnicodeError):
-        raise FormRefused(400, "No form", "Nothing was done: the form can't be read.") from None
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise FormRefused(400, "No form", "Nothing was done: a field of the form comes twice.")
-    return fields

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.plugins.pages.bearers import Bearers
-from prefect_stagegate.plugins.pages.forms import FormRefused
 from prefect_stagegate.plugins.pages.json_answers import json_error, prefers_json
+from prefect_stagegate.serve.incoming import RequestRefused, peer_of
 from prefect_stagegate.serve.listening import is_loopback
 
 POLICY = (
@@ -78,11 +78,10 @@ class Guard:
         answer = self._refusal(request := Request(scope)) or self._app
         text = self._program_token(request)
         if answer is self._app and self._bearers and text:
-            sender = request.client.host if request.client else ""
             try:
-                scope = {**scope, "stagegate.grant": await self._bearers.grant(sender, text)}
+                scope = {**scope, "stagegate.grant": await self._bearers.grant(peer_of(request), text)}
                 answer = self._bearers.app
-            except FormRefused as refusal:
+            except RequestRefused as refusal:
                 headers = {"WWW-Authenticate": 'Bearer realm="stagegate"'} if refusal.status == 401 else {}  # noqa: PLR2004
                 answer = _refused(request, refusal.status, f"{refusal.problem} {refusal.hint}", headers)
         await answer(scope, receive, send_with_headers)

@@ -34,7 +34,7 @@ from prefect_stagegate.doors import Grant, Page, PageRequest, Visitor, load
 from prefect_stagegate.errors import RefConflict, StagegateError, UnknownRef, UsageError
 from prefect_stagegate.plugins.pages import documents
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
-from prefect_stagegate.plugins.pages.forms import TOKEN, FormRefused, Forms, LoggedOut, ShownForm, audit
+from prefect_stagegate.plugins.pages.forms import TOKEN, Forms, LoggedOut, ShownForm, audit
 from prefect_stagegate.plugins.pages.html import values_of
 from prefect_stagegate.plugins.pages.json_answers import json_error, json_response, prefers_json
 from prefect_stagegate.plugins.pages.navigation import Links, dataset_in, digest_in, slice_of
@@ -47,6 +47,7 @@ from prefect_stagegate.plugins.pages.views.picture import datasets_page
 from prefect_stagegate.plugins.pages.views.policy_page import policy_page
 from prefect_stagegate.plugins.pages.views.version_page import files_page, version_page
 from prefect_stagegate.redaction import redact
+from prefect_stagegate.serve.incoming import RequestRefused, path_below
 from prefect_stagegate.show import Document, document_of
 from prefect_stagegate.show.document import legible
 from prefect_stagegate.show.trimming import fitted
@@ -98,12 +99,10 @@ def form_paths(links: Links) -> tuple[re.Pattern[str], ...]:
 
 
 def _below(app: ASGIApp, base: str) -> ASGIApp:
-    """The application below a base path. Proxies may leave the path as it is, or take the base away."""
+    """The application below a base path, for what a program's token is about."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if base and (path == base or path.startswith(f"{base}/")):
-            scope = {**scope, "path": path.removeprefix(base) or "/"}
+        scope = {**scope, "path": path_below(base, scope["path"])}
         _SCOPE.set(scope)
         grant: Grant | None = scope.get("stagegate.grant")
         if grant and grant.datasets and not _is_about(grant, scope["path"]):
@@ -164,13 +163,12 @@ class _Pages:
                 return await self.endpoint(partial(self.shown, page, ShownForm()))(request)
             try:
                 visitor, fields = await self._forms.read(request)
-            except LoggedOut as refusal:
+            except RequestRefused as refusal:
                 audit(request, f"refused: {refusal.problem}")
+                if not isinstance(refusal, LoggedOut):
+                    return self._error(refusal.status, "This did not work", refusal.problem, refusal.hint)
                 form = ShownForm(problem=refusal.problem, hint=refusal.hint)
                 return await self.endpoint(partial(self.shown, page, form, status=refusal.status))(request)
-            except FormRefused as refusal:
-                audit(request, f"refused: {refusal.problem}")
-                return self._error(refusal.status, refusal.title, refusal.problem, refusal.hint)
             return await self.endpoint(partial(self.sent, page, visitor, fields), seconds=ACT_SECONDS)(request)
 
         return answer
@@ -311,7 +309,7 @@ class _Pages:
                 audit(request, "done", fields)
                 return RedirectResponse(f"{self._links.base}{address}", 303)
             status, problem, hint = 409, "Nothing was done: the page changed since you loaded it.", "Read it again."
-        except FormRefused as refusal:
+        except RequestRefused as refusal:
             changed, status, problem, hint = (), refusal.status, refusal.problem, refusal.hint
         except StagegateError as error:
             changed, problem, hint = (), redact(error.message), f"{redact(error.hint)} {visitor.hint}".strip()

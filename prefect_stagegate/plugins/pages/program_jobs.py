@@ -31,10 +31,11 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Grant
 from prefect_stagegate.errors import StagegateError, UnknownDataset, UnknownRef, UsageError
 from prefect_stagegate.model import Address, check_name
-from prefect_stagegate.plugins.pages.forms import FORM, FormRefused, audit, form_body, form_fields
+from prefect_stagegate.plugins.pages.forms import FORM, audit
 from prefect_stagegate.plugins.pages.json_answers import JSON, json_error, json_response
 from prefect_stagegate.plugins.pages.kept import Rates
 from prefect_stagegate.plugins.pages.navigation import Links, dataset_in
+from prefect_stagegate.serve.incoming import RequestRefused, form_body, form_fields
 from prefect_stagegate.workspace import Workspace
 
 RUNNING = 2
@@ -103,7 +104,7 @@ class ProgramJobs:
             words = _words(command, dataset, fields)
             await anyio.to_thread.run_sync(require_dataset, self._workspace.catalog, dataset)
             job = self._add(ProgramJob(secrets.token_hex(8), command, dataset, grant.name, stamp(now())))
-        except FormRefused as refusal:
+        except RequestRefused as refusal:
             audit(request, f"refused: {refusal.problem}", fields)
             return json_error(refusal.status, StagegateError(refusal.problem, hint=refusal.hint))
         except StagegateError as error:
@@ -128,14 +129,14 @@ class ProgramJobs:
 
     def _add(self, job: ProgramJob) -> ProgramJob:
         if not self._rates.take(job.who, STARTED_A_MINUTE):
-            raise FormRefused(429, "", "This token started too many jobs.", "Wait a minute.")
+            raise RequestRefused(429, "This token started too many jobs.", "Wait a minute.")
         running = [other for other in self._jobs.values() if not other.ended]
         if same := next((other for other in running if other.dataset == job.dataset), None):
-            raise FormRefused(
-                409, "", f"Job {same.id} of {job.dataset} runs.", f"Read {self._links('jobs', same.id)} until it ended."
+            raise RequestRefused(
+                409, f"Job {same.id} of {job.dataset} runs.", f"Read {self._links('jobs', same.id)} until it ended."
             )
         if len(running) >= RUNNING:
-            raise FormRefused(429, "", f"{RUNNING} jobs run.", "Try again when one ended.")
+            raise RequestRefused(429, f"{RUNNING} jobs run.", "Try again when one ended.")
         self._jobs[job.id] = job
         self._forget()
         return job
@@ -181,9 +182,9 @@ class ProgramJobs:
 def _granted(request: Request, command: str) -> Grant:
     grant: Grant | None = request.scope.get("stagegate.grant")
     if grant is None:
-        raise FormRefused(401, "", "Jobs are started with a token.", "`stagegate token create --for NAME --may stage`")
+        raise RequestRefused(401, "Jobs are started with a token.", "`stagegate token create --for NAME --may stage`")
     if command not in grant.scopes or not grant.covers(request.path_params["dataset"]):
-        raise FormRefused(403, "", f"This token may not {command} here.", "`stagegate token list` shows what it may.")
+        raise RequestRefused(403, f"This token may not {command} here.", "`stagegate token list` shows what it may.")
     return grant
 
 
@@ -191,7 +192,7 @@ async def _read(request: Request, known: set[str]) -> Mapping[str, str]:
     """The fields of a request's body, a form or JSON."""
     body, kind = await form_body(request), request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (JSON, FORM, ""):
-        raise FormRefused(415, "", f"A job is asked for as {JSON} or {FORM}.", "")
+        raise RequestRefused(415, f"A job is asked for as {JSON} or {FORM}.", "")
     fields: Any = form_fields(body) if kind == FORM else {}
     if body and kind != FORM:
         try:
@@ -199,9 +200,9 @@ async def _read(request: Request, known: set[str]) -> Mapping[str, str]:
         except (ValueError, RecursionError):
             fields = None
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
-        raise FormRefused(400, "", "The request is no object of texts.", 'For example {"gate": "pilot"}.')
+        raise RequestRefused(400, "The request is no object of texts.", 'For example {"gate": "pilot"}.')
     if unknown := sorted(fields.keys() - known):
-        raise FormRefused(400, "", f"{unknown[0][:80]!r} is no field here.", f"Known: {', '.join(sorted(known))}.")
+        raise RequestRefused(400, f"{unknown[0][:80]!r} is no field here.", f"Known: {', '.join(sorted(known))}.")
     return fields
 
 
