@@ -35,6 +35,11 @@ class Authority:
     nodes: tuple[str, ...] = ()
     """The keys of which one signs each rollback, where people need not."""
 
+    @property
+    def who_may(self) -> str:
+        """Whose word counts, for people; empty where anybody's does."""
+        return who_may(self.parameters, self.owners) if self.parameters else ""
+
     def sealed(self, record: Record, key: PersonKey | None, refusal: str, **about: str) -> Record:
         """A new record, signed where there is a key; `about` is as in `overruling_act`.
 
@@ -45,8 +50,7 @@ class Authority:
         if key:
             record = replace(record, envelope=sign_act(overruling_act(record, self.catalog(), **about), key))
         if why := self._why_void(record, **about):
-            hint = who_may(self.parameters, self.owners) if self.parameters else ""
-            raise UsageError(f"{refusal}: {why}", hint=hint)
+            raise UsageError(f"{refusal}: {why}", hint=self.who_may)
         return record
 
     def waivers(self, granted: Iterable[Waiver], requester: str) -> tuple[Waiver, ...]:

@@ -1,12 +1,18 @@
-"""What requests to this node's servers bring: from where, to which path, and a form of bounded size and time."""
+"""What requests to this node's servers bring: from where, what they name, and a form of bounded size and time."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from prefect_stagegate.errors import UnknownRef
+from prefect_stagegate.model import DIGEST, DIGEST_LENGTH, is_name
+
+DIGESTS = ("version", "policy", "decision", "old", "new")
+"""Parts of addresses that are the hexadecimal digits of a digest."""
 MAX_BODY = 64 << 10
 """Bytes of a form."""
 MAX_FIELDS = 32
@@ -31,6 +37,20 @@ def peer_of(request: Request) -> str:
 def path_below(base: str, path: str) -> str:
     """A request's path below a base path. Proxies may leave the path as it is, or take the base away."""
     return path.removeprefix(base) or "/" if path == base or path.startswith(f"{base}/") else path
+
+
+def names_in(parts: Mapping[str, str], *kinds: str) -> list[str]:
+    """What parts of an address name: digests for the kinds of `DIGESTS`, else names.
+
+    Raises:
+        UnknownRef: One of them names nothing.
+    """
+    names = [f"sha256:{parts.get(kind, '')}" if kind in DIGESTS else parts[kind] for kind in kinds]
+    for kind, name in zip(kinds, names, strict=True):
+        if not (DIGEST.fullmatch(name) if kind in DIGESTS else is_name(name)):
+            hint = f"A digest has {DIGEST_LENGTH} hexadecimal digits here." if kind in DIGESTS else ""
+            raise UnknownRef(f"{name[:80]!r} is no name of a {kind}", hint=hint)
+    return names
 
 
 async def form_body(request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""What the pages share: what an answer relies on, and what an address and a form say."""
+"""What the pages share: what an answer relies on, and what a form says."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from prefect_stagegate.catalog import Catalog, gate_records
 from prefect_stagegate.doors import PageRequest, Visitor
-from prefect_stagegate.errors import UnknownRef, UsageError
+from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.approval_counting import AnswerTally, answer_proof
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.gate.authority import Authority
 from prefect_stagegate.gate.records.answers import Overruling, overruling_act, prove_act
-from prefect_stagegate.model import Approval, ApprovalRequest, Identity, is_name
+from prefect_stagegate.model import Approval, ApprovalRequest, Identity
 from prefect_stagegate.workspace import Workspace
 
 
@@ -33,30 +33,6 @@ def proved_name(record: Overruling, authority: Authority, **about: str) -> Ident
     """Who waived or moved a target, as far as it is proved; `about` is as in `overruling_act`."""
     act = overruling_act(record, authority.catalog() if record.envelope else "", **about)
     return Identity(act.who, prove_act(act, authority.parameters or ApprovalParameters()).known_by)
-
-
-def named(request: PageRequest, *kinds: str) -> list[str]:
-    """Names of an address, such as `dataset` and `target`.
-
-    Raises:
-        UnknownRef: One of them is no name.
-    """
-    for kind in kinds:
-        if not is_name(request.names[kind]):
-            raise UnknownRef(f"{request.names[kind][:80]!r} is no name of a {kind}")
-    return [request.names[kind] for kind in kinds]
-
-
-def digest_in(request: PageRequest, kind: str) -> str:
-    """The digest of an address, `sha256:<hex>`.
-
-    Raises:
-        UnknownRef: It is none.
-    """
-    text = request.names[kind]
-    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):  # noqa: PLR2004 - the digits of SHA-256
-        raise UnknownRef(f"{text[:80]!r} is no digest", hint="It has 64 hexadecimal digits.")
-    return f"sha256:{text}"
 
 
 def answer_of(request: PageRequest) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import SimpleNamespace
 
 from prefect_stagegate.catalog import gate_records
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
-from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers, requester_of, who_may
+from prefect_stagegate.gate.approval_counting import count_answers, requester_of, who_may
 from prefect_stagegate.gate.approval_parameters import approval_asked_by
 from prefect_stagegate.gate.overrides import outcomes_shown
 from prefect_stagegate.gate.records.attest import decision_of
@@ -16,42 +17,13 @@ from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.approve import answer, lapsed_at, waiting_runs, why_closed
 from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.model import Approval, ApprovalRequest
-from prefect_stagegate.plugins.answers.people import acting, answer_of, answers_read, named, proved_answers
-from prefect_stagegate.show import Document, Section, document_of
+from prefect_stagegate.plugins.answers.people import acting, answer_of, answers_read, proved_answers
+from prefect_stagegate.serve.incoming import names_in
+from prefect_stagegate.show import document_of
 from prefect_stagegate.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class RequestPage:
-    """What the page shows."""
-
-    request: ApprovalRequest
-    report: Document | None
-    """The newest decision about the version for the target; None where none can be read."""
-    decision_at: str
-    people: AnswerTally
-    may: str
-    """Whose answers count."""
-    closed: str
-    """Why it can't be answered any more; empty while it can."""
-    serves: str
-    """The digest that the target names; empty where it names none."""
-    waits: int
-    """Flow runs that are suspended until it is answered."""
-
-    @property
-    def sections(self) -> list[Section]:
-        """The report's sections: what changed comes first."""
-        sections = [section for section in self.report.sections if section.parts] if self.report else []
-        return sorted(sections, key=lambda section: section.title != "What changed")
-
-    @property
-    def command(self) -> str:
-        """The command that answers."""
-        return f"stagegate approve {self.request.dataset}@{self.request.digest} --to {self.request.target}"
-
-
-def request_page(request: PageRequest) -> RequestPage:
+def request_page(request: PageRequest) -> SimpleNamespace:
     """Read the page.
 
     Raises:
@@ -77,15 +49,18 @@ def request_page(request: PageRequest) -> RequestPage:
                 f"what {target} serves": [head.digest, head.seq] if head else [],
             }
         )
-    return RequestPage(
-        replace(asked, requester=requester_of(asked, parameters)),
-        document_of(report_of(workspace, decision)) if decision is not None else None,
-        decision.at if decision is not None else "",
-        people,
-        who_may(parameters, spec.owners),
-        closed,
-        head.digest if head else "",
-        len(waiting_runs(workspace, asked)),
+    report = document_of(report_of(workspace, decision)) if decision is not None else None
+    sections = [section for section in report.sections if section.parts] if report else []
+    return SimpleNamespace(
+        request=replace(asked, requester=requester_of(asked, parameters)),
+        report=report,
+        sections=sorted(sections, key=lambda section: section.title != "What changed"),
+        decision=decision,
+        people=people,
+        may=who_may(parameters, spec.owners),
+        closed=closed,
+        serves=head.digest if head else "",
+        waits=len(waiting_runs(workspace, asked)),
     )
 
 
@@ -119,7 +94,7 @@ def _wake(workspace: Workspace, asked: ApprovalRequest, reply: Approval) -> None
 
 
 def _request(request: PageRequest) -> ApprovalRequest:
-    dataset, target = named(request, "dataset", "target")
+    dataset, target = names_in(request.names, "dataset", "target")
     catalog, name = request.workspace.catalog, request.names["request"]
     # Listed before it is read: whoever types an address names records otherwise.
     if name not in {known.id for known in gate_records.recorded_requests(catalog, dataset, target)}:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import SimpleNamespace
 
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.version_records import read_seal
 from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.errors import UnknownRef, UsageError
-from prefect_stagegate.gate.approval_counting import who_may
 from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.policy import adopted_spec
 from prefect_stagegate.jobs.gating.rollback import earlier_versions, rollback
 from prefect_stagegate.model import Address
-from prefect_stagegate.model.manifest import Seal
-from prefect_stagegate.plugins.answers.people import acting, named, proved_name
+from prefect_stagegate.plugins.answers.people import acting, proved_name
+from prefect_stagegate.serve.incoming import names_in
 from prefect_stagegate.show import Section, VersionBeside, recall_of, sections_of
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
@@ -25,39 +25,14 @@ VERSIONS = 20
 """Versions to return to that are shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class RollBackPage:
-    """What the page shows."""
-
-    dataset: str
-    target: str
-    head: RefEntry
-    """The newest entry of the target's log."""
-    seal: Seal
-    """Files and bytes of the version that the target serves."""
-    versions: tuple[tuple[RefEntry, Seal], ...]
-    """Those to which it can return, the newest first."""
-    sections: tuple[Section, ...]
-    """What plugins say of the first of them beside the version that is served."""
-    users: tuple[str, ...]
-    """What plugins tell of who used the version that the target serves."""
-    may: str
-    """Whose rollback counts."""
-
-    @property
-    def command(self) -> str:
-        """The command that rolls back."""
-        return f"stagegate rollback {self.dataset}@{self.target} --reason TEXT"
-
-
-def roll_back_page(request: PageRequest) -> RollBackPage:
+def roll_back_page(request: PageRequest) -> SimpleNamespace:
     """Read the page.
 
     Raises:
         UnknownRef: The target never named a version.
         CatalogError: A record can't be read.
     """
-    dataset, target = named(request, "dataset", "target")
+    dataset, target = names_in(request.names, "dataset", "target")
     workspace, catalog = request.workspace, request.workspace.catalog
     entries = catalog.history(dataset, target)
     if not entries:
@@ -72,17 +47,17 @@ def roll_back_page(request: PageRequest) -> RollBackPage:
     head, *shown = (replace(entry, who=proved_name(entry, authority)) for entry in moves)
     versions = [(entry, read_seal(catalog, dataset, entry.digest)) for entry in shown]
     if versions:
-        request.rely(
-            {
-                f"what {target} serves": [leaving, entries[-1].seq],
-                "the policy": adoption.digest if adoption else "",
-            }
-        )
-    may = who_may(authority.parameters, authority.owners) if authority.parameters else "Anybody may."
-    sections = _sections(workspace, dataset, versions[0][0].digest, leaving) if versions else ()
-    users = tuple(recall_of(workspace, Address(dataset, leaving))[0])
-    return RollBackPage(
-        dataset, target, head, read_seal(catalog, dataset, leaving), tuple(versions), sections, users, may
+        policy = adoption.digest if adoption else ""
+        request.rely({f"what {target} serves": [leaving, entries[-1].seq], "the policy": policy})
+    return SimpleNamespace(
+        dataset=dataset,
+        target=target,
+        head=head,
+        seal=read_seal(catalog, dataset, leaving),
+        versions=versions,
+        sections=_sections(workspace, dataset, versions[0][0].digest, leaving) if versions else (),
+        users=recall_of(workspace, Address(dataset, leaving))[0],
+        may=authority.who_may or "Anybody may.",
     )
 
 
@@ -105,7 +80,7 @@ def act(request: PageRequest) -> str:
     from prefect_stagegate.tasks._support.version_events import rollback_events
 
     workspace, visitor, reason = acting(request)
-    dataset, target = named(request, "dataset", "target")
+    dataset, target = names_in(request.names, "dataset", "target")
     to, leaving = request.form.get("to", ""), request.form.get("leaving", "")
     if not (to and leaving):
         raise UsageError("The form does not say from which version to which", hint="Choose one of the list.")

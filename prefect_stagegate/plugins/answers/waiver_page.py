@@ -2,55 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import SimpleNamespace
 
 from prefect_stagegate.catalog import gate_records
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.errors import UnknownRef, UsageError
-from prefect_stagegate.gate.approval_counting import who_may
 from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.waive import waive
-from prefect_stagegate.model import Address, Evidence, Outcome, Waiver
-from prefect_stagegate.plugins.answers.people import acting, digest_in, named, proved_name
+from prefect_stagegate.model import Address, Outcome
+from prefect_stagegate.plugins.answers.people import acting, proved_name
+from prefect_stagegate.serve.incoming import names_in
 from prefect_stagegate.units import parse_until
 
 ENDS = {"1d": "1 day", "7d": "7 days", "14d": "14 days", "30d": "30 days"}
 """For how long a check can be waived."""
 
 
-@dataclass(frozen=True, slots=True)
-class WaiverPage:
-    """What the page shows."""
-
-    dataset: str
-    digest: str
-    target: str
-    evidence: Evidence
-    requester: str
-    waivers: tuple[Waiver, ...]
-    """Those that count now."""
-    may: str
-    """Whose waivers count."""
-    ends: tuple[tuple[str, str], ...] = tuple(ENDS.items())
-
-    @property
-    def command(self) -> str:
-        """The command that waives."""
-        version = f"{self.dataset}@{self.digest}"
-        return f"stagegate waive {version} --gate {self.target} --check {self.evidence.check} --until 7d --reason TEXT"
-
-
-def waiver_page(request: PageRequest) -> WaiverPage:
+def waiver_page(request: PageRequest) -> SimpleNamespace:
     """Read the page.
 
     Raises:
         UnknownRef: The gate did not decide about the check in its newest decision about the version.
         CatalogError: A record can't be read.
     """
-    (dataset, target), digest = named(request, "dataset", "target"), digest_in(request, "version")
+    dataset, target, digest = names_in(request.names, "dataset", "target", "version")
     catalog, check = request.workspace.catalog, request.names["check"]
     statement = gate_records.newest_attestation(catalog, dataset, digest, target)
     decision = decision_of(statement) if statement else None
@@ -73,8 +52,16 @@ def waiver_page(request: PageRequest) -> WaiverPage:
                 "its waivers": [each.id for each in waivers],
             }
         )
-    may = who_may(authority.parameters, authority.owners) if authority.parameters else "It counts from anybody else."
-    return WaiverPage(dataset, digest, target, evidence, decision.requester, waivers, may)
+    return SimpleNamespace(
+        dataset=dataset,
+        digest=digest,
+        target=target,
+        evidence=evidence,
+        requester=decision.requester,
+        waivers=waivers,
+        may=authority.who_may or "It counts from anybody else.",
+        ends=ENDS,
+    )
 
 
 def act(request: PageRequest) -> str:
@@ -84,7 +71,7 @@ def act(request: PageRequest) -> str:
         StagegateError: The waiver would not count.
     """
     workspace, visitor, reason = acting(request)
-    (dataset, target), digest = named(request, "dataset", "target"), digest_in(request, "version")
+    dataset, target, digest = names_in(request.names, "dataset", "target", "version")
     if (until := request.form.get("until", "")) not in ENDS:
         raise UsageError("A waiver needs an end", hint="Choose one of the list.")
     check, version = request.names["check"], Address(dataset, digest)

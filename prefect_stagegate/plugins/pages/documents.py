@@ -28,8 +28,9 @@ from prefect_stagegate.jobs.review.reports import report_of
 from prefect_stagegate.jobs.review.status import status_values
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
-from prefect_stagegate.plugins.pages.navigation import Slice, dataset_in, digest_in, slice_of, target_in
+from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
 from prefect_stagegate.plugins.pages.views.comparison_page import MOST_FILES, compared_files
+from prefect_stagegate.serve.incoming import names_in
 from prefect_stagegate.show import Report, document_of
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -62,7 +63,7 @@ def statuses(view: CatalogView, request: Request) -> Values:
 
 def versions(view: CatalogView, request: Request) -> Values:
     """The versions of a dataset in the order of their staging; the first part has the newest."""
-    name, unreadable = dataset_in(request), UnreadableRecords()
+    (name,), unreadable = names_in(request.path_params, "dataset"), UnreadableRecords()
     cut = _cut(request, VERSIONS, len(version_digests(view.catalog, name)))
     part = slice(cut.total - cut.range.stop, cut.total - cut.range.start)
     lines = inspect.list_versions(view.workspace, name, unreadable, part=part)
@@ -71,12 +72,12 @@ def versions(view: CatalogView, request: Request) -> Values:
 
 def policy(view: CatalogView, request: Request) -> Values:
     """The adopted policy of a dataset."""
-    return adopted_values(view.workspace, dataset_in(request)), None
+    return adopted_values(view.workspace, *names_in(request.path_params, "dataset")), None
 
 
 def version(view: CatalogView, request: Request) -> Values:
     """A version with its entries."""
-    address, unreadable = Address(dataset_in(request), digest_in(request.path_params["version"])), UnreadableRecords()
+    address, unreadable = Address(*names_in(request.path_params, "dataset", "version")), UnreadableRecords()
     line, manifest = inspect.show(view.workspace, address, unreadable)
     cut = _cut(request, ENTRIES, line.files)
     entries = list(islice(manifest.entries(), cut.range.start, cut.range.stop))
@@ -86,8 +87,9 @@ def version(view: CatalogView, request: Request) -> Values:
 
 def comparison(view: CatalogView, request: Request) -> Values:
     """The files in which two versions differ."""
-    old, new, number = (request.query_params.get(name, "") for name in ("old", "new", "page"))
-    totals, differences, cut = compared_files(view, dataset_in(request), digest_in(old), digest_in(new), number)
+    query = request.query_params
+    name, old, new = names_in({**query, **request.path_params}, "dataset", "old", "new")
+    totals, differences, cut = compared_files(view, name, old, new, query.get("page", ""))
     if totals is None:
         raise UsageError(
             f"The versions have more than {MOST_FILES:,} files, and are not compared here", hint="Use `stagegate diff`."
@@ -106,8 +108,8 @@ def decision_report(view: CatalogView, request: Request) -> Report:
     Raises:
         UsageError: There is none.
     """
-    digest, decided = (digest_in(request.path_params[name]) for name in ("version", "decision"))
-    found = find_decision_about(view.workspace, dataset_in(request), digest, target_in(request), decided)
+    names = names_in(request.path_params, "dataset", "version", "target", "decision")
+    found = find_decision_about(view.workspace, *names)
     return report_of(view.workspace, found)
 
 

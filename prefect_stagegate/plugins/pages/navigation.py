@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import ceil
 from urllib.parse import quote, urlencode
 
-from starlette.requests import Request
-
-from prefect_stagegate.errors import UnknownRef
-from prefect_stagegate.model import is_name
-
 LAST = 1_000_000
 """The highest number of a page that is read from an address."""
-_HEX = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,38 +71,3 @@ def slice_of(text: str, size: int, total: int) -> Slice:
     """
     wanted = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(LAST)) else 1
     return Slice(max(1, min(wanted, ceil(total / size))), size, total)
-
-
-def dataset_in(request: Request) -> str:
-    """The dataset that an address names.
-
-    Raises:
-        UnknownRef: It can be no dataset's name.
-    """
-    name: str = request.path_params["dataset"]
-    if not is_name(name):
-        raise UnknownRef(f"{name[:80]!r} is no name of a dataset", hint="/datasets lists them.")
-    return name
-
-
-def target_in(request: Request) -> str:
-    """The target that an address names.
-
-    Raises:
-        UnknownRef: It can be no target's name.
-    """
-    name: str = request.path_params["target"]
-    if not is_name(name):
-        raise UnknownRef(f"{name[:80]!r} is no target")
-    return name
-
-
-def digest_in(text: str) -> str:
-    """The digest whose hexadecimal digits a part of an address is.
-
-    Raises:
-        UnknownRef: It is none.
-    """
-    if not _HEX.fullmatch(text):
-        raise UnknownRef(f"{text[:80]!r} is no digest", hint="Addresses of versions have 64 hexadecimal digits.")
-    return f"sha256:{text}"

@@ -37,7 +37,7 @@ from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.forms import TOKEN, Forms, LoggedOut, ShownForm, audit
 from prefect_stagegate.plugins.pages.html import values_of
 from prefect_stagegate.plugins.pages.json_answers import json_error, json_response, prefers_json
-from prefect_stagegate.plugins.pages.navigation import Links, dataset_in, digest_in, slice_of
+from prefect_stagegate.plugins.pages.navigation import Links, slice_of
 from prefect_stagegate.plugins.pages.program_jobs import COMMANDS, ProgramJobs
 from prefect_stagegate.plugins.pages.rendering import added_pages, logo, render, script, style
 from prefect_stagegate.plugins.pages.views.comparison_page import comparison_page
@@ -47,7 +47,7 @@ from prefect_stagegate.plugins.pages.views.picture import datasets_page
 from prefect_stagegate.plugins.pages.views.policy_page import policy_page
 from prefect_stagegate.plugins.pages.views.version_page import files_page, version_page
 from prefect_stagegate.redaction import redact
-from prefect_stagegate.serve.incoming import RequestRefused, path_below
+from prefect_stagegate.serve.incoming import RequestRefused, names_in, path_below
 from prefect_stagegate.show import Document, document_of
 from prefect_stagegate.show.document import legible
 from prefect_stagegate.show.trimming import fitted
@@ -237,7 +237,7 @@ class _Pages:
 
     def dataset(self, request: Request) -> Response:
         """One dataset."""
-        name = dataset_in(request)
+        (name,) = names_in(request.path_params, "dataset")
         page = dataset_page(self._view, name, request.query_params.get("page", ""))
         status = self._view.status(name)
         lines = status.lines if status else ()
@@ -245,25 +245,26 @@ class _Pages:
 
     def policy(self, request: Request) -> Response:
         """The policy of a dataset."""
-        page = policy_page(self._view, dataset_in(request), request.query_params.get("page", ""))
+        (name,) = names_in(request.path_params, "dataset")
+        page = policy_page(self._view, name, request.query_params.get("page", ""))
         return self._response("policy.html", "Datasets", page=page, link=self._link(request))
 
     def comparison(self, request: Request) -> Response:
         """Two versions of a dataset."""
-        query, name = request.query_params, dataset_in(request)
-        old, new = (digest_in(query.get(side, "")) for side in ("old", "new"))
+        query = request.query_params
+        name, old, new = names_in({**query, **request.path_params}, "dataset", "old", "new")
         page = comparison_page(self._view, name, old, new, query.get("page", ""))
         return self._response("comparison.html", "Datasets", page=page, link=self._link(request))
 
     def version(self, request: Request) -> Response:
         """One version."""
-        beside = request.query_params.get("beside", "")
-        page = version_page(self._view, dataset_in(request), digest_in(request.path_params["version"]), beside)
+        name, digest = names_in(request.path_params, "dataset", "version")
+        page = version_page(self._view, name, digest, request.query_params.get("beside", ""))
         return self._response("version.html", "Datasets", page=page)
 
     def files(self, request: Request) -> Response:
         """The files of a version."""
-        name, digest = dataset_in(request), digest_in(request.path_params["version"])
+        name, digest = names_in(request.path_params, "dataset", "version")
         page = files_page(self._view, name, digest, request.query_params.get("page", ""))
         return self._response("files.html", "Datasets", page=page, link=self._link(request))
 

@@ -34,8 +34,8 @@ from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.plugins.pages.forms import FORM, audit
 from prefect_stagegate.plugins.pages.json_answers import JSON, json_error, json_response
 from prefect_stagegate.plugins.pages.kept import Rates
-from prefect_stagegate.plugins.pages.navigation import Links, dataset_in
-from prefect_stagegate.serve.incoming import RequestRefused, form_body, form_fields
+from prefect_stagegate.plugins.pages.navigation import Links
+from prefect_stagegate.serve.incoming import RequestRefused, form_body, form_fields, names_in
 from prefect_stagegate.workspace import Workspace
 
 RUNNING = 2
@@ -100,7 +100,7 @@ class ProgramJobs:
         try:
             grant = _granted(request, command)
             fields = await _read(request, _FIELDS[command])
-            dataset = dataset_in(request)
+            (dataset,) = names_in(request.path_params, "dataset")
             words = _words(command, dataset, fields)
             await anyio.to_thread.run_sync(require_dataset, self._workspace.catalog, dataset)
             job = self._add(ProgramJob(secrets.token_hex(8), command, dataset, grant.name, stamp(now())))

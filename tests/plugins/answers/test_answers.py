@@ -57,7 +57,6 @@ def test_request_shows_who_is_awaited_and_what_changed(scenario: Scenario) -> No
     assert (page.people.missing, page.closed) == ("0 of 1 approval by infra", "")
     assert page.report
     assert ("changes", "1 file changed (3 B)") in page.report.facts
-    assert page.command.endswith(" --to production")
 
 
 def test_answer_is_for_the_request_that_was_shown(scenario: Scenario) -> None:
