@@ -229,7 +229,7 @@ EXTRAS = $(filter-out torch,$(shell sed -n '/^\[project.optional/,/^$$/s/^\([a-z
 
 lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
 	$(COMPILE) $(addprefix --extra ,$(EXTRAS)) --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
-	$(COMPILE) --extra gpu --extra gx --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
+	$(COMPILE) --extra gpu --extra gx --extra login --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
 
 TRIED := .release
 TRY := cd $(TRIED) && STAGEGATE_CACHE=$(abspath $(TRIED))/cache STAGEGATE_CATALOG=$(abspath $(TRIED))/catalog bin/stagegate

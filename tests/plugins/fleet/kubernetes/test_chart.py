@@ -112,6 +112,41 @@ def test_token_goes_to_the_hosts_of_the_values(tmp_path: Path) -> None:
         assert env["STAGEGATE_PEER_HOSTS"] == "http://192.168.7.0/24"
 
 
+def test_logins_key_and_settings_stay_with_the_pages() -> None:
+    logins: dict[str, Any] = {
+        "enabled": True,
+        "args": ["--oidc", "https://login.example.org", "--login-required"],
+        "settings": {"STAGEGATE_SIGNING_KEY": "/credentials/server.pem", "STAGEGATE_LOGIN_IDLE": 600},
+        "credentials": "stagegate-pages",
+    }
+    objects = rendered(pages=logins)
+    kubernetes_validate.validate(
+        objects["Deployment stagegate-agent-gpu-pages"], kubernetes_validate.latest_version(), strict=True
+    )
+    pages, agent = (
+        pod_of(objects[name]) for name in ("Deployment stagegate-agent-gpu-pages", "DaemonSet stagegate-agent-gpu")
+    )
+    (server,) = pages["containers"]
+    assert server["args"] == ["serve", "--bind", "0.0.0.0:8445", *logins["args"]]
+    env = {item["name"]: item["value"] for item in server["env"]}
+    assert env == {
+        "STAGEGATE_CACHE": "/tmp/cache",
+        "STAGEGATE_SIGNING_KEY": "/credentials/server.pem",
+        "STAGEGATE_LOGIN_IDLE": "600",
+    }
+    secrets = [[item["secret"]["secretName"] for item in pod["volumes"] if "secret" in item] for pod in (pages, agent)]
+    assert secrets == [["stagegate-pages"], ["stagegate-credentials"]]
+    assert "STAGEGATE_SIGNING_KEY" not in str(objects["ConfigMap stagegate-agent-gpu"])
+
+
+def test_pages_without_values_are_the_component_s() -> None:
+    (component, _) = yaml.safe_load_all((MANIFESTS / "components/pages/pages.yaml").read_text())
+    by_chart = pod_of(rendered(**WHOLE)["Deployment stagegate-agent-gpu-pages"])
+    (server,), (base,) = by_chart["containers"], pod_of(component)["containers"]
+    assert (server["args"], server["env"]) == (base["args"], base["env"])
+    assert by_chart["volumes"] == pod_of(component)["volumes"]
+
+
 @pytest.mark.parametrize("wrong", [{"image": ""}, {"refs": []}, {"refs": ["nycflights"]}, {"nodeselector": {}}])
 def test_values_that_can_never_work_are_refused(wrong: dict[str, Any]) -> None:
     done = helm("template", "gpu", CHART, values=VALUES | wrong)
