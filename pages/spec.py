@@ -330,12 +330,21 @@ def keys_list(definition: Mapping[str, Any], spelled: Mapping[str, str] = Mappin
         spelled: Types that are written out, by key.
     """
     required = definition.get("required", ())
-    lines = []
-    for name, schema in definition["properties"].items():
-        kind = spelled.get(name) or _type(schema)
-        default = "; required" if name in required else _default(schema)
-        lines.append(f"- `{name}` ({kind}{default}): {prose(_meaning(schema))}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"- {key_type(name, schema, spelled, is_required=name in required)}: {prose(_meaning(schema))}"
+        for name, schema in definition["properties"].items()
+    )
+
+
+def key_type(
+    name: str,
+    schema: Mapping[str, Any],
+    spelled: Mapping[str, str] = MappingProxyType({}),
+    *,
+    is_required: bool = False,
+) -> str:
+    """A key with its type and its default."""
+    return f"`{name}` ({spelled.get(name) or _type(schema)}{'; required' if is_required else _default(schema)})"
 
 
 def _meaning(schema: Mapping[str, Any]) -> str:

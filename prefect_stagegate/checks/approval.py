@@ -43,12 +43,9 @@ ANSWERS = Binding(
 def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResult:
     """Whether enough people agreed to promote exactly this version under exactly this policy.
 
-    The last answer of each person counts, if their name is an address of one of the groups under `from` and they are
-    not the requester. `count` (1) who agree pass, with all of `required` among them; one who declines fails, and until
-    then it waits. With `signed`, only answers count that are signed with the person's key under `keys` or
-    `allowed_signers`, and each key counts for one person. With `proof`, only answers count whose name is known at least
-    so well: `signature` as with `signed`, and `login` where a server under `logins` signed for a login. Where whoever
-    asked is known less well, they may be one of those who agree, so `count` is one more.
+    The last answer of each person counts, except the requester's. `count` (1) who agree pass, with all of `required`
+    among them; one who declines fails; until then it waits. Each key counts for one person. Where whoever asked is
+    known less well, they may be one of those who agree, so `count` is one more.
     """
     owners = context.spec.owners
     if problem := _unanswerable(context, parameters):

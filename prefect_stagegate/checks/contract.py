@@ -76,8 +76,7 @@ def schema(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
     """Whether the tables have the columns and types that the contract promises.
 
     Equal passes, an added column warns, a missing or retyped one fails; a table without files is inconclusive. A table
-    that declares no columns is to have the same ones in all its files, and those of the version that this target names,
-    or named before it let this one in; the first version passes when its files agree.
+    that declares no columns must have the same ones in all its files, and those of the target's version before.
     """
     answer, tables = _from_contract(context, "schema"), undeclared_tables(context)
     # The comparison can only make the answer worse, so a failed answer needs none.
@@ -149,9 +148,8 @@ def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
 def expectations(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """What the contract's Great Expectations suites say.
 
-    No failed expectation passes, failed warnings warn, a failed critical one fails; one that raised an error instead
-    of answering is inconclusive. One with a parameter that has no value, as `${previous.rows}` of a first version, is
-    named as not applicable.
+    No failed expectation passes, failed warnings warn, a failed critical one fails; one that raised an error is
+    inconclusive. One with a parameter that has no value, as `${previous.rows}` of a first version, is not applicable.
     """
     return _from_contract(context, "expectations")
 
@@ -160,7 +158,7 @@ def expectations(context: CheckContext, parameters: NoParameters) -> CheckResult
 def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether every file that the contract names was really read: all of them pass, one less fails.
 
-    It warns of objects that could not be staged and that `max_failed_objects` let be left out of the version.
+    It warns of objects that `max_failed_objects` let be left out of the version.
     """
     answer, failed = _from_contract(context, "coverage"), failed_objects(context)
     if not failed:
@@ -206,8 +204,8 @@ def freshness(context: CheckContext, parameters: Freshness) -> CheckResult:
     """How old the newest data is.
 
     Younger than `warn` (12h) passes, younger than `fail` (24h) warns, older fails. The age is that of the newest value
-    in the `time` column of each table that names one, and the oldest of these tables counts; without such a table it
-    is the age of the newest object at its source.
+    in the `time` column of each table that names one, and the oldest of these counts; without such a table, that of the
+    newest object at its source.
     """
     newest = _newest_times(context)
     dated = {subject: at for subject, at in newest.items() if at is not None}

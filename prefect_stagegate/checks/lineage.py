@@ -21,9 +21,8 @@ SHOWN = 20
 def lineage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether every file has a source, and a pin that fixes the object it was read from.
 
-    Complete passes, a weak pin (mtime, which other bytes can carry too) warns, a file without a source, a pin or the
-    manifest's digest fails. No file is inconclusive. After SLSA's provenance, which names each input with its digest
-    (https://slsa.dev/spec/v1.0/provenance).
+    A weak pin (mtime, which other bytes can carry too) warns; a file without a source, a pin or the manifest's digest
+    fails. No file is inconclusive. After SLSA's provenance (https://slsa.dev/spec/v1.0/provenance).
     """
     files = gaps = weak = 0
     shown: list[Finding] = []

@@ -80,8 +80,7 @@ class Soak(Parameters):
 def soak(context: CheckContext, parameters: Soak) -> CheckResult:
     """Whether the version has stood at the gate below for long enough: `for` (24h) passes, a shorter time fails.
 
-    Counted from when the ref of the gate below was last moved to it until it moved on. Not applicable to a gate that
-    extends none.
+    Counted while the ref of the gate below named it. Not applicable to a gate that extends none.
     """
     extends, below = context.gate.extends, accepted_below(context)
     if extends is None:

@@ -60,8 +60,8 @@ def croissant(context: CheckContext, parameters: Croissant) -> CheckResult:
     """Whether the spec says what `stagegate show --croissant` needs: each key passes, one missing fails.
 
     `core` is what Croissant 1.1 requires: licence, description, page, creators and day of publication. `rai` is what
-    the NeurIPS 2026 Evaluations and Datasets Track asks for: limitations, biases, personal data, uses, social impact,
-    synthetic data, and what the data was made from and by.
+    the NeurIPS 2026 Datasets Track asks for: limitations, biases, personal data, uses, social impact, synthetic data,
+    origin.
     """
     missing = [
         *(_missing_core(context.spec) if "core" in parameters.groups else ()),

@@ -56,8 +56,8 @@ def life_of_credentials(context: CheckContext, position: int) -> CredentialLife:
 def read_probe(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether this process, with the credentials that it has, can list every source and read from it.
 
-    All of them pass; one that is refused or doesn't exist fails. One that does not answer, or has nothing to read, is
-    inconclusive; one that `may_be_empty` warns when it has nothing.
+    One that is refused or doesn't exist fails. One that does not answer, or has nothing to read, is inconclusive; one
+    that `may_be_empty` warns when it has nothing.
     """
     probes = [probe_source(context, position) for position in range(len(context.spec.sources))]
     findings = tuple(filter(None, map(_finding, probes, context.spec.sources)))
@@ -90,9 +90,9 @@ def credential_life(context: CheckContext, parameters: Lifetime) -> CheckResult:
     """Whether the credentials that open the sources outlast a run: seconds left, measured by the run's p95.
 
     Twice as long passes, as long warns, less fails. Credentials without an end (a static key, a password) and those
-    that the client renews by itself (an instance's role, single sign-on) pass; whose end nobody can tell are
-    inconclusive. Not applicable when no source needs any. The end is what the credentials say: AWS' expiration beside
-    a session token, `exp` of a JWT, `se` of an Azure signature. Certificates are not looked at.
+    that the client renews (an instance's role, single sign-on) pass; those whose end nobody can tell are inconclusive.
+    Not applicable when no source needs any. The end is what they say: AWS' expiration beside a session token, `exp` of
+    a JWT, `se` of an Azure signature. Certificates are not looked at.
     """
     labels = _labels([source.url for source in context.spec.sources])
     lives = {label: life_of_credentials(context, position) for position, label in enumerate(labels)}

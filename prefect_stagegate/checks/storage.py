@@ -144,9 +144,8 @@ class CacheFit(Floors):
 def cache_fit(context: CheckContext, parameters: CacheFit) -> CheckResult:
     """Whether the version fits into the cache: (free above the floor + bytes already held) ÷ bytes of the version.
 
-    Under a limit, free is at most what that leaves once a collection took what nobody needs.
-
-    At least `warn` (1.2) passes, at least `fail` (1.0) warns, less fails.
+    A limit of the cache counts, as after a collection. At least `warn` (1.2) passes, at least `fail` (1.0) warns, less
+    fails.
     """
     if context.bytes < 1:
         return CheckResult(Outcome.INCONCLUSIVE, "the version has 0 bytes")
@@ -213,8 +212,8 @@ def _evaluate_use(
 def cache_integrity(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether every file of the version on this node still has the bytes that its manifest names, by hashing them all.
 
-    All of them pass, one less fails; a version that isn't on this node is inconclusive. It reads the whole version, and
-    holds a day, or until `stagegate verify` finds one of its files rotten.
+    One less fails; a version that isn't on this node is inconclusive. It holds a day, or until `stagegate verify` finds
+    one of its files rotten.
     """
     integrity = copy_integrity(context)
     measured = {"files": integrity.files, "bytes": integrity.bytes, "damaged": len(integrity.damaged)}

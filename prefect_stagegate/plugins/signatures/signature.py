@@ -202,9 +202,8 @@ def signature(context: CheckContext, parameters: SignatureParameters) -> CheckRe
     """Whether somebody whom the gate trusts signed the version's files, in the format of OpenSSF Model Signing.
 
     A valid signature of exactly these files passes: the publisher's among the files (`model.sig`), or one that
-    `stagegate sign` made. No signature, one by somebody else, a changed file, one that was signed and is missing, and
-    one that is not signed fail. The signature itself and what stands under `ignore` need not be signed.
-    A gate that trusts nobody is inconclusive. Files are read where the signature has other digests than BLAKE3.
+    `stagegate sign` made. No signature, one by somebody else, and a file that is changed, missing or not signed fail. A
+    gate that trusts nobody is inconclusive. Files are read where the signature has other digests than BLAKE3.
     """
     trusted = parameters.trusted()
     if not (trusted.keys or trusted.roots or trusted.subject):

@@ -42,9 +42,9 @@ class Dcgm(OnGpus):
 def dcgm(context: CheckContext, parameters: Dcgm) -> CheckResult:
     """What `dcgmi diag -j -r LEVEL` says of this node's GPUs.
 
-    All tests pass: passes. A test that warns, was skipped, or failed by a setting only (persistence mode is off)
-    warns; one that failed fails. Inconclusive where it ran no test, did not end within `timeout` (5m), ended with an
-    error that no test explains, or isn't installed. Reads what versions 3 and 4 of DCGM write.
+    A test that warns, was skipped, or failed by a setting only (persistence mode is off) warns; one that failed fails.
+    Inconclusive where it ran no test, did not end within `timeout` (5m), ended with an error that no test explains, or
+    isn't installed. Reads versions 3 and 4 of DCGM.
     """
     if not nvml_gpus(context).gpus:
         return no_gpu(parameters)

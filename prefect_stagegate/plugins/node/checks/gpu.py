@@ -82,7 +82,7 @@ class GpuIdle(OnGpus):
 def gpu_inventory(context: CheckContext, parameters: GpuInventory) -> CheckResult:
     """Whether this node has the GPUs that the policy declares: how many, which model, partitioned (MIG) or not.
 
-    As declared passes, any difference fails. Inconclusive where nothing is declared.
+    Any difference fails. Inconclusive where nothing is declared.
     """
     gpus = nvml_gpus(context)
     if not gpus.gpus:
@@ -113,7 +113,7 @@ def _undeclared(gpus: Gpus, declared: GpuInventory) -> Iterator[Finding]:
 def gpu_devices(context: CheckContext, parameters: OnGpus) -> CheckResult:
     """Whether this process can open the device nodes that CUDA needs: /dev/nvidiactl, nvidia-uvm, and one a GPU.
 
-    All of them open passes; one that is missing or refused fails. Each is opened for reading and writing, and closed.
+    One that is missing or refused fails. Each is opened for reading and writing, and closed.
     """
     gpus = nvml_gpus(context)
     if not gpus.gpus:
@@ -148,8 +148,7 @@ def gpu_memory(context: CheckContext, parameters: GpuMemory) -> CheckResult:
     of use, no page or row that waits for a reset, and no row that could not be remapped: passes. Anything over fails.
     A GPU that does not count them (ECC is off) is inconclusive.
 
-    The limits are the defaults of Meta's GPU Cluster Monitoring (GCM, check-nvidia-smi). GPUs before Ampere retire
-    pages, later ones remap rows: NVIDIA, "GPU memory error management".
+    The limits are those of Meta's GPU Cluster Monitoring (GCM). GPUs before Ampere retire pages, later ones remap rows.
     """
     gpus = nvml_gpus(context)
     if not gpus.gpus:
@@ -185,8 +184,8 @@ def _unsound(gpu: Gpu, limits: GpuMemory) -> Iterator[Finding]:
 def gpu_idle(context: CheckContext, parameters: GpuIdle) -> CheckResult:
     """Whether nothing else uses this node's GPUs: at most `used` (15) MiB taken and `processes` (0) on each.
 
-    More fails. What the driver keeps for itself is not counted where it tells (drivers since 510). The limits are the
-    defaults of Meta's GCM.
+    More fails. What the driver keeps for itself is not counted where it tells (since 510). The limits are those of
+    Meta's GCM.
     """
     gpus = nvml_gpus(context)
     if not gpus.gpus:

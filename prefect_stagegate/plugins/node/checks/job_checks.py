@@ -71,11 +71,11 @@ def feed_rate(context: CheckContext, parameters: FeedRate) -> CheckResult:
     Needed are batch_size × sample_size ÷ step_time × accelerators of `job:`. At least `warn` (1.0) of that passes, at
     least `fail` (0.9) warns, less fails.
 
-    A sample of the version's own files is read through its view, by as many readers as the job has (at most 256), after
-    they were dropped from the page cache and past it (O_DIRECT) where the file system allows it: at most `seconds`
-    (10s), `bytes` (2GiB) and `files` (10,000). Others who read the same files meanwhile read them cold once, too.
-    Inconclusive without `job:`, where the version isn't staged, where nothing was read, and where the page cache gave
-    most of it after all. Where it falls short it tries more readers, and names what holds it back.
+    A sample of the version's files is read through its view, by as many readers as the job has (at most 256), dropped
+    from the page cache before, and past it (O_DIRECT) where the file system allows: at most `seconds` (10s), `bytes`
+    (2GiB) and `files` (10,000). Inconclusive without `job:`, where the version isn't staged, and where nothing was read
+    or most came from the page cache after all. Where it falls short it tries more readers, and names what holds it
+    back.
     """
     job, view = context.spec.job, local_view(context)
     if job is None or view is None:
@@ -99,14 +99,11 @@ def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
     """How much of their time the job's accelerators would compute on this node, rather than wait for data.
 
     As in MLPerf Storage, accelerators only pretend to compute: each sleeps `step_time` on a batch while its `readers`
-    read up to `prefetch` batches ahead, really, from the version's own files. Busy share = time slept ÷ time from the
-    first batch to the last. At least `warn` (0.90) passes, at least `fail` (0.85) warns, less fails. MLPerf Storage
-    asks 0.90 of unet3d and resnet50, 0.70 of cosmoflow.
-
-    Files are dropped from the page cache before, and each byte is read once: at most `seconds` (10s), `bytes` (2GiB)
-    and `files` (10,000). The readers don't decode, so a job that decodes needs more of the processor than this shows.
-    Inconclusive without `job:`, where the version isn't staged, where nothing was read, where the page cache gave most
-    of it after all, and where each accelerator took fewer than three batches without ever lacking one.
+    read up to `prefetch` batches ahead from the version's files. Busy share = time slept ÷ time from the first batch to
+    the last. At least `warn` (0.90) passes, at least `fail` (0.85) warns, less fails. MLPerf Storage asks 0.90 of
+    unet3d and resnet50, 0.70 of cosmoflow. Files are dropped from the page cache before: at most `seconds` (10s),
+    `bytes` (2GiB) and `files` (10,000). The readers don't decode, so a job that decodes needs more of the processor.
+    Inconclusive as `feed_rate`, and where each accelerator took fewer than three batches without ever lacking one.
     """
     job, view = context.spec.job, local_view(context)
     if job is None or view is None:

@@ -27,10 +27,9 @@ NEAR = (SWITCH, BRIDGE, NODE)
 def gpu_locality(context: CheckContext, parameters: OnGpus) -> CheckResult:
     """How far the disks under the cache are from each GPU: by the PCI tree and the NUMA nodes that sysfs shows.
 
-    On the GPU's NUMA node passes, however near; on another one warns, for every byte then crosses the link between
-    the sockets; unknown (a network file system, a virtual disk, firmware that tells no node) is inconclusive. Where a
-    volume lies on several disks, the farthest counts. The words are those of `nvidia-smi topo -m`: the same switch is
-    its PIX and PXB, the same host bridge PHB, the same node NODE, another one SYS.
+    On the GPU's NUMA node passes; on another one warns, for every byte then crosses the link between the sockets;
+    unknown (a network file system, a virtual disk) is inconclusive. Of several disks the farthest counts. In words of
+    `nvidia-smi topo -m`: the same switch is PIX and PXB, the same host bridge PHB, the same node NODE, another one SYS.
     """
     gpus = nvml_gpus(context)
     if not gpus.gpus:

@@ -34,7 +34,7 @@ def parity_image(context: CheckContext, parameters: NoParameters) -> CheckResult
     """Whether the container image, by its digest and never its tag, is the one that the gate below accepted it in.
 
     Equal passes, another one fails, and one that nobody told is inconclusive: set STAGEGATE_IMAGE_DIGEST where the
-    container is started. Not applicable while the gate below has accepted nothing.
+    container is started. Not applicable while the gate below accepted nothing.
     """
     return _parity(context, ("image",), "the image")
 
@@ -44,8 +44,8 @@ def parity_python(context: CheckContext, parameters: NoParameters) -> CheckResul
     """Whether Python and the installed distributions are those that the gate below accepted this version in.
 
     Equal passes, a difference in the third figure of a version or below warns, and so do distributions that have no
-    record of their files. Any other difference fails, also other files under the same version. Not applicable while
-    the gate below has accepted nothing.
+    record of their files. Any other difference fails, also other files under the same version. Not applicable while the
+    gate below accepted nothing.
     """
     same = count_text(len(context.environment.python.distributions), "distribution")
     return _parity(context, ("python",), f"Python and {same}")
@@ -65,10 +65,9 @@ class ParityCuda(Parameters):
 def parity_cuda(context: CheckContext, parameters: ParityCuda) -> CheckResult:
     """Whether driver, CUDA, cuDNN and NCCL are those that the gate below accepted this version with.
 
-    Equal passes, another minor release warns, another major release fails, and so does a driver that is too old for the
-    CUDA here: older than 450.80.02 for CUDA 11, 525 for 12, 580 for 13 (NVIDIA, CUDA Compatibility). Where neither
-    environment has a driver it is inconclusive, or what `absent` says, never a pass. Not applicable while the gate
-    below has accepted nothing.
+    Another minor release warns, another major release fails, and so does a driver that is too old for the CUDA here:
+    older than 450.80.02 for CUDA 11, 525 for 12, 580 for 13. Where neither environment has a driver it is inconclusive,
+    or what `absent` says, never a pass. Not applicable while the gate below accepted nothing.
     """
     below = accepted_below(context)
     there = below.environment() if below and below.environment else None
@@ -94,7 +93,7 @@ def parity_env(context: CheckContext, parameters: ParityEnv) -> CheckResult:
 
     Compared are the variables of CUDA, NCCL, OpenMP, MKL, the frameworks, the loader and the locale, and those that
     STAGEGATE_VARIABLES names; of a secret only whether it is set. Equal passes, a difference in one that is not
-    `declared` warns, in one that is fails. Not applicable while the gate below has accepted nothing.
+    `declared` warns, in one that is fails. Not applicable while the gate below accepted nothing.
     """
     return _parity(context, ("variables",), "the variables", variables=parameters.declared)
 
@@ -116,7 +115,7 @@ def parity_host(context: CheckContext, parameters: ParityHost) -> CheckResult:
 
     Equal passes, and so does more of something that is limited. A difference, or less, in what is not `declared` warns,
     in what is fails: by default architecture, os, nofile, memlock, stack and shm. What the system does not tell is
-    inconclusive. Not applicable while the gate below has accepted nothing.
+    inconclusive. Not applicable while the gate below accepted nothing.
     """
     return _parity(context, ("host", "limits"), "host and limits", declared=parameters.declared)
 

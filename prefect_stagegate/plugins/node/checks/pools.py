@@ -73,8 +73,7 @@ def worker(context: CheckContext, parameters: Worker) -> CheckResult:
 def work_pool(context: CheckContext, parameters: WorkPool) -> CheckResult:  # noqa: ARG001
     """Whether the work pool takes runs: Prefect calls it ready, which passes; paused or not ready fails.
 
-    A pool is ready when a worker of it lives (https://docs.prefect.io/v3/concepts/work-pools). One whose slots are all
-    in use warns.
+    A pool is ready when a worker of it lives. One whose slots are all in use warns.
     """
     if not parameters.pool:
         return missing_parameter("work_pool", "pool", "prefect work-pool ls")
@@ -117,7 +116,7 @@ def queue(context: CheckContext, parameters: WorkQueue) -> CheckResult:
     """Whether the work queue moves: a worker polls it, and no run is late.
 
     Polled within `polled` (60s) without a late run passes, late runs warn, a queue that is paused or that nobody polls
-    fails: the thresholds of Prefect's own WorkQueueHealthPolicy.
+    fails, as in Prefect's WorkQueueHealthPolicy.
     """
     if not parameters.pool:
         return missing_parameter("queue", "pool", "prefect work-queue ls")

@@ -35,8 +35,8 @@ class Schedule(Parameters):
 def schedule(context: CheckContext, parameters: Schedule) -> CheckResult:  # noqa: ARG001
     """Whether the deployment runs by the clock: a schedule of it is active, and its next run is planned.
 
-    Both pass; active without a planned run warns, for the scheduler plans within a minute; no deployment, one that is
-    paused and one without an active schedule fail.
+    Active without a planned run warns, for the scheduler plans within a minute; no deployment, one that is paused and
+    one without an active schedule fail.
     """
     name = parameters.deployment
     if not name:
@@ -73,8 +73,7 @@ class Concurrency(Parameters):
 def concurrency(context: CheckContext, parameters: Concurrency) -> CheckResult:  # noqa: ARG001
     """Whether the concurrency limits let a run begin: each is there, in force, and has a free slot.
 
-    All free pass; one whose slots are all in use, or that is disabled, warns: a run waits, or is not held back. One
-    that is missing or has no slots at all fails.
+    One whose slots are all in use, or that is disabled, warns. One that is missing or has no slots fails.
     """
     if not parameters.limits:
         return missing_parameter("concurrency", "limits", "prefect gcl ls")
@@ -116,8 +115,8 @@ def alert(context: CheckContext, parameters: Alert) -> CheckResult:
     """Whether people are told when something goes wrong: the last message that the automation really sent.
 
     Up to `warn` (7d) ago passes, longer ago warns; never, failed the last time, disabled or missing fails. What counts
-    is that Prefect's server executed the action: nobody can tell whether the message was read. A server that forgets
-    its events after 7 days (PREFECT_SERVER_EVENTS_RETENTION_PERIOD) says never where it means longer ago.
+    is that Prefect's server executed the action. A server that forgets its events after 7 days
+    (PREFECT_SERVER_EVENTS_RETENTION_PERIOD) says never where it means longer ago.
     """
     name = parameters.automation
     delivery, problem = look_up(lambda: prefect_state.last_delivery(name, context.now - prefect_state.MOST_DAYS))

@@ -48,12 +48,11 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
     one that this target accepted.
 
     No column with a distance of `distance` (0.1) or more passes, some warn, `share` (half) of the compared columns
-    fail. The distances are those that Evidently takes by default above 1,000 rows
-    (https://docs.evidentlyai.com/metrics/customize_data_drift): the first Wasserstein distance in standard deviations
-    of the reference for numbers, the Jensen-Shannon distance for text, truth values and numbers with at most five
-    values. Fewer rows than `rows` (1,000) are inconclusive. Times, nested columns and text with more than 1,000 values
-    are not compared. Not applicable when nothing was accepted before. Profiles that validations kept are compared; a
-    version without one is brought to this node.
+    fail. The distances are Evidently's (https://docs.evidentlyai.com/metrics/customize_data_drift): the first
+    Wasserstein distance in standard deviations of the reference for numbers, the Jensen-Shannon distance for text,
+    truth values and numbers with at most five values. Fewer rows than `rows` (1,000) are inconclusive. Times, nested
+    columns and text with more than 1,000 values are not compared. Not applicable when nothing was accepted before. A
+    version without a kept profile is brought to this node.
     """  # noqa: D205 - the first sentence is long
     reference = _reference(context)
     if reference is None:

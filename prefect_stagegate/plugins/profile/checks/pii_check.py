@@ -53,9 +53,9 @@ def pii(context: CheckContext, parameters: Pii) -> CheckResult:
     """Whether personal data stand in the text of tables: e-mail addresses, phone numbers, IBANs, credit cards, SSNs.
 
     No hit passes, text that was not scanned warns (ignored or nested columns, files of no table), a hit fails. No
-    scanned row is inconclusive. IBANs (ISO 13616) and cards (ISO/IEC 7812) count only with the right check digits;
-    phone numbers only in their international form (ITU-T E.164). Names and addresses can't be told from other text, so
-    a pass is no proof. The values themselves are never recorded.
+    scanned row is inconclusive. IBANs and cards count only with the right check digits, phone numbers only in their
+    international form. Names and addresses can't be told from other text, so a pass is no proof. Values are never
+    recorded.
     """
     names = [*parameters.columns] or [*context.spec.contract.tables]
     scans = {name: _scan(context, name, parameters) for name in names}

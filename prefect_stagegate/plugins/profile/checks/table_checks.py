@@ -47,9 +47,8 @@ class DuplicatesParameters(Parameters):
 def duplicates(context: CheckContext, parameters: DuplicatesParameters) -> CheckResult:
     """Whether any record stands twice: in a table, by the columns under `keys`, or in two of the `splits`.
 
-    None passes, one or more fail. A split without files or beside no other, a table without rows and a gate that names
-    neither keys nor splits are inconclusive. One record in both training and test data makes a model look better than
-    it is.
+    One or more fail. A split without files or beside no other, a table without rows and a gate that names neither keys
+    nor splits are inconclusive.
     """
     if not parameters.keys and not parameters.splits:
         fix = f"Name each table's key columns under `keys` of duplicates in the gate {context.target}."
@@ -146,10 +145,9 @@ class BalanceParameters(Parameters):
 def balance(context: CheckContext, parameters: BalanceParameters) -> CheckResult:
     """The share of the smallest class among the rows that have a label.
 
-    At least `warn` passes, at least `fail` warns, less fails; the user sets both, or one of them. Without labels, or
-    without a limit, it is inconclusive. A class that no row has can't be seen: that is for an expectation to say
-    (expect_column_distinct_values_to_contain_set). The smallest class is named in the evidence, so a label must be no
-    secret.
+    At least `warn` passes, at least `fail` warns, less fails; set both, or one of them. Without labels or limits it is
+    inconclusive. A class that no row has can't be seen: expect_column_distinct_values_to_contain_set finds it. The
+    smallest class is named in the evidence, so a label must be no secret.
     """
     limits = [limit for limit in (parameters.warn, parameters.fail) if limit is not None]
     if not parameters.labels or not limits:

@@ -111,12 +111,11 @@ def metrics(context: CheckContext, parameters: MetricsParameters) -> CheckResult
     """Whether a model that was trained on this version is good enough, and no worse than one of the version before.
 
     Each metric under `compare` must be within `min` and `max`, and at most `by` worse than that of the version which
-    the target `ref` names: else it fails. Before the target has a version, `no_worse_than` passes and says so. Figures
-    count only of a run that used the version: by the record of uses (`mlflow`), or where they name its digest (`file`,
-    `prometheus`). Anything else is inconclusive: no such run, one that is open, failed or older than `max_age`, a
-    missing metric, NaN, too few `samples`, a file without the signature that `keys` asks for, a server that does not
-    answer. Evidence ends with other figures, another run or another incumbent; with `prometheus`, once a bound no
-    longer holds.
+    the target `ref` names: else it fails. Figures count only of a run that used the version: by the record of uses
+    (`mlflow`), or where they name its digest (`file`, `prometheus`). Anything else is inconclusive: no such run, one
+    that is open, failed or older than `max_age`, a missing metric, NaN, too few `samples`, a missing signature, a
+    server that does not answer. Evidence ends with other figures, another run or another incumbent; with `prometheus`,
+    once a bound no longer holds.
     """
     if not parameters.compare:
         fix = "Write its bounds under `compare` in the gate."
