@@ -39,11 +39,9 @@ def pilot_to_production(
     """Take one version through each target's gate and move the target's ref; stop at the first that doesn't accept.
 
     Returns the last gate's decision. When only an approval is missing, a run of a deployment suspends with a form. Once
-    somebody answers, by the form or by `stagegate approve`, it goes on with the same version and asks the gate again. A
-    run without a deployment ends as "Waiting for approval": run the flow again with the version after the answer.
-
-    The failed states are "Gate refused" when a gate refuses the version, "Gate undecided" when a gate can't decide, and
-    "Not approved" when somebody declines the version or nobody approves it in time.
+    somebody answers, it goes on with the same version and asks the gate again. A run without a deployment ends as
+    "Waiting for approval": run the flow again with the version after the answer. The failed states are "Gate refused",
+    "Gate undecided", and "Not approved" when somebody declines or nobody approves in time.
 
     Args:
         spec: The spec to stage. The version is judged by the policy that its dataset adopted. Not read with a version.

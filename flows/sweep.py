@@ -28,7 +28,7 @@ def sweep(
         repair: Fetch damaged objects again from their sources.
         share: Hash only this share of all files, `1/7` or `15%`; the next run goes on there.
         lasting: Hash only for this time, `1h`; the next run goes on there.
-        rate: Bytes to read per second, `200MB/s`.
+        rate: Bytes to read per second, `200MB/s`; by default STAGEGATE_VERIFY_RATE.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
     """

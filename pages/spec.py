@@ -173,13 +173,6 @@ SECTIONS = (
         "It is the `samples` of the check [`metrics`](checks.md#metrics).",
         has_example=False,
     ),
-    Section(
-        "gates: watch",
-        WatchSpec,
-        ("gates", "production", "watch"),
-        "[Watch a version](../how-to/watch.md) says what comes of it.",
-        has_example=False,
-    ),
     Section("policy", PolicySpec, ("policy",), ""),
     Section("policy: change, erasure, overrides", RuleSpec, ("policy", "change"), "", has_example=False),
     Section(

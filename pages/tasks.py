@@ -31,6 +31,7 @@ def tasks_page() -> str:
     for_nodes = [name for name in ordered if name not in twins and name not in whole]
     of_flows = sorted([*flows.__all__, *flows.OFFERED])
     listed = {"whole jobs": whole, "tasks for nodes": for_nodes, "flows": of_flows}
+    told: dict[tuple[str, str], str] = {}
     return page(
         "Tasks and flows",
         "prefect_stagegate/tasks and prefect_stagegate/flows",
@@ -47,12 +48,12 @@ def tasks_page() -> str:
         "## Whole jobs",
         "In an async flow, await the twin of a task, whose name begins with `a`. It takes the same parameters, never "
         "blocks the event loop, and stops when it is cancelled.",
-        *(block for name in whole for block in _callable(name, getattr(tasks, name), f"{TWIN}{name}")),
+        *(block for name in whole for block in _callable(name, getattr(tasks, name), told, f"{TWIN}{name}")),
         "## Tasks for nodes",
-        *(block for name in for_nodes for block in _callable(name, getattr(tasks, name))),
+        *(block for name in for_nodes for block in _callable(name, getattr(tasks, name), told)),
         "## Flows",
         "A deployment names a flow by its module: `prefect_stagegate.flows.stage:stage`.",
-        *(block for name in of_flows for block in _callable(name, getattr(flows, name))),
+        *(block for name in of_flows for block in _callable(name, getattr(flows, name), told)),
         "## What they return",
         *(block for kind in _returned(whole) for block in _class(kind)),
         "## Errors",
@@ -89,8 +90,13 @@ USUAL = ("The node's cache; by default the settings'.", "The shared catalog; by 
 """What nearly all tasks and flows say of `cache` and `catalog`, which the page says once."""
 
 
-def _callable(heading: str, task: Task[..., Any] | Flow[..., Any], twin: str = "") -> Iterator[str]:
-    """The section of one task or flow: signature, docstring, parameters and errors."""
+def _callable(
+    heading: str, task: Task[..., Any] | Flow[..., Any], told: dict[tuple[str, str], str], twin: str = ""
+) -> Iterator[str]:
+    """The section of one task or flow: signature, docstring, parameters and errors.
+
+    `told` has the section that each parameter's text stands in, and gets those of this one.
+    """
     text, parameters, raised = _docstring(inspect.getdoc(task.fn) or "")
     yield f"### {heading}"
     usual = {name for name, meaning in parameters if meaning in USUAL}
@@ -100,7 +106,12 @@ def _callable(heading: str, task: Task[..., Any] | Flow[..., Any], twin: str = "
     if isinstance(task, Flow):
         yield f"In Prefect: `{task.name}`."
     yield prose(text)
-    items = [f"- `{name}`: {prose(meaning)}" for name, meaning in parameters if meaning not in USUAL]
+    own = [parameter for parameter in parameters if parameter[1] not in USUAL]
+    items = [f"- `{name}`: {prose(meaning)}" for name, meaning in own if (name, meaning) not in told]
+    for other in dict.fromkeys(told[parameter] for parameter in own if parameter in told):
+        same = [parameter[0] for parameter in own if told.get(parameter) == other]
+        items.append(f"- {names(same, 'and')}: as of {link(other, f'`{other}`')}.")
+    told.update({parameter: heading for parameter in own if parameter not in told})
     items += [f"- Raises {names(kinds.split(', '))}: {prose(when)}" for kinds, when in raised]
     yield "\n".join(items)
 

@@ -27,9 +27,9 @@ def check_readiness(
 ) -> Decision:
     """Gather the evidence that a gate requires and that is missing or stale, decide, and record the decision.
 
-    A refusal is an answer and raises nothing: see `.accepted`. In a flow, the task's run then ends as "Gate refused" or
-    "Gate undecided", and tasks that wait for it don't start. The run shows the decision as an artifact. A trial emits
-    no event.
+    A refusal raises nothing: see `.accepted`. In a flow, the task's run then ends as "Gate refused" or "Gate
+    undecided", and tasks that wait for it don't start. The run shows the decision as an artifact. A trial emits no
+    event.
 
     Args:
         dataset: `nycflights`, `nycflights@pilot`, `nycflights@sha256:…`, or a spec, which means the `latest` of its

@@ -167,13 +167,10 @@ def require_ready(
 ) -> Version:
     """Return the version that a target accepted, complete on this node, or raise when it does not hold any more.
 
-    The task looks up the target's version in the catalog and runs the gate's cheap checks again whose evidence expired,
-    without recording their results. When the version fails, the gate's `on_withdrawal` says whether the run is refused
-    or falls back to the last accepted version that passes. A check that fails because of this node refuses only this
-    run.
-
-    The version stays on this node until the flow run ends. Until then `open_dataset` and `stagegate://` read exactly
-    this version under this address in this process.
+    The gate's cheap checks whose evidence expired run again. When the version fails, the gate's `on_withdrawal` says
+    whether the run is refused or falls back to the last accepted version that passes. A check that fails because of
+    this node refuses only this run. The version stays on this node until the flow run ends. Until then `open_dataset`
+    and `stagegate://` read exactly this version under this address in this process.
 
     Args:
         dataset: Dataset and target: `nycflights@production`.

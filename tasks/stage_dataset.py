@@ -41,7 +41,7 @@ def stage_dataset(
 ) -> Version:
     """Fetch a dataset into this node's cache, verified and complete, or not at all.
 
-    Objects that the cache has, or that an interrupted run fetched, are not fetched again.
+    Objects that are here, or that an interrupted run fetched, are not fetched again.
 
     Args:
         spec_or_ref: A spec (path, URL, dictionary or loaded), whose sources are listed and become `latest`; or a

@@ -29,15 +29,15 @@ def verify_cache(
 ) -> Verification:
     """Hash the files of this node's versions again and compare them with their manifests.
 
-    Damage is an answer and raises nothing: see `.damaged` and `.repaired`. It is logged as a warning. Rotten blobs are
-    moved into quarantine. Without `dataset`, a run goes on where the last one stopped.
+    Damage raises nothing: see `.damaged` and `.repaired`. Rotten blobs are moved into quarantine. Without `dataset`, a
+    run goes on where the last one stopped.
 
     Args:
         dataset: Only this version, `nycflights@production` or `nycflights@sha256:…`; all on this node when None.
         repair: Fetch damaged objects again from their sources.
-        share: Hash only this share of all files, `1/7` or `15%`: seven runs of a seventh hash all of them.
-        lasting: Hash only for this time, `1h`.
-        rate: Bytes to read per second, `200MB/s`; by default STAGEGATE_VERIFY_RATE, else as fast as the volume is.
+        share: Hash only this share of all files, `1/7` or `15%`; the next run goes on there.
+        lasting: Hash only for this time, `1h`; the next run goes on there.
+        rate: Bytes to read per second, `200MB/s`; by default STAGEGATE_VERIFY_RATE.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 

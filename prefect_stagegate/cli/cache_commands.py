@@ -62,9 +62,8 @@ def verify(
 ) -> ExitCode:
     """Hash this node's files again and compare them with their manifests.
 
-    What rotted is moved into quarantine; `stagegate ls --quarantine` lists it. Each run goes on where the last one
-    stopped, so with --share 1/7 every day all is hashed within a week. Exits with 3 when something is damaged and stays
-    so.
+    What rotted is moved into quarantine. Each run goes on where the last one stopped, so `--share 1/7` every day hashes
+    all within a week. Exits with 3 when something stays damaged.
 
     For example:
 
@@ -181,8 +180,7 @@ def limits(
 ) -> None:
     """Set how many transfers a node or a source takes at a time, as Prefect's global concurrency limits.
 
-    Runs of tasks and flows keep them on every worker; commands ignore them. Setting them again changes only
-    what differs. A limit of 0 lets nothing begin until it is raised.
+    Tasks and flows keep them on every worker; commands ignore them. A limit of 0 lets nothing begin until it is raised.
 
     For example:
 

@@ -72,8 +72,8 @@ def validate(
 ) -> ExitCode:
     """Run a version's contract: probe its files, then its tables' Great Expectations suites.
 
-    Files of tables that an earlier validation counted are not read again, as far as counts can be added up. Refused
-    values of text are shown here; the recorded evidence has their pattern only. `pii:` of a table masks its columns.
+    Files that an earlier validation counted are not read again, as far as counts can be added up. Refused texts are
+    shown here; the recorded evidence has their pattern only. `pii:` of a table masks its columns.
 
     For example:
 
@@ -139,12 +139,12 @@ def check(  # noqa: PLR0913 - one parameter a flag
 ) -> ExitCode:
     """Gather the evidence that a gate requires, and decide.
 
-    It judges by the policy that the dataset adopted. Under a spec of your own (`--spec`) it is a trial: nothing is
-    recorded, and nothing of it counts.
+    It judges by the policy that the dataset adopted. With `--spec` it is a trial: nothing is recorded, and nothing
+    counts.
 
     Evidence that still holds is used again; `--plan` tells which, and how long the rest took last time. Exits with 0
     when the gate accepts, 1 when it refuses, 3 when it can't tell, 4 when only an approval is missing. A key proves who
-    asks for the approval.
+    asks.
 
     For example:
 
@@ -242,7 +242,7 @@ def approve(  # noqa: PLR0913 - one parameter a flag
     reject: Annotated[
         bool, Parameter(name=("--reject", "--decline"), negative="", help="Decline instead; needs a reason.")
     ] = False,
-    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the answer.")] = "",
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the catalog.")] = "",
     policy: Annotated[
         str, Parameter(metavar="DIGEST", help="Answer only if this policy is adopted still: `check --json` has it.")
     ] = "",
@@ -253,8 +253,8 @@ def approve(  # noqa: PLR0913 - one parameter a flag
 ) -> ExitCode:
     """Answer the recorded request to promote a version. The requester can't answer.
 
-    Flow runs that are suspended until it is answered go on, if PREFECT_API_URL says where their server is. With
-    `--promote` it exits as `check` and `promote` do.
+    Suspended flow runs go on, if PREFECT_API_URL says where their server is. With `--promote` it exits as `check` and
+    `promote` do.
 
     For example:
 
@@ -329,7 +329,7 @@ def rollback(
     what: Annotated[str, Parameter(name="DATASET@TARGET")],
     /,
     *,
-    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")],
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the catalog.")],
     to: Annotated[
         str,
         Parameter(metavar="VERSION", help="A digest, or TARGET~2, to return to; by default the last good one."),
@@ -406,7 +406,7 @@ def waive(  # noqa: PLR0913 - one parameter a flag
     *,
     gate: Annotated[str, Parameter(metavar="TARGET", help="A target that the spec's `gates` name.")],
     check: Annotated[str, Parameter(metavar="CHECK", help="The check that failed.")],
-    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the waiver.")],
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the catalog.")],
     until: Annotated[
         str, Parameter(metavar="TIME", help="When it ends: 7d, 2026-03-31 or a time; 30 days away at most.")
     ] = "",
@@ -456,7 +456,7 @@ def revoke(
     /,
     *,
     check: Annotated[str, Parameter(metavar="CHECK", help="The check whose evidence counts no more.")],
-    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the revocation.")],
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the catalog.")],
     gate: Annotated[str, Parameter(metavar="TARGET", help="Only what was found out on the way to this target.")] = "",
     signature: Signature = Signature(),
     json: Json = False,
@@ -464,8 +464,8 @@ def revoke(
 ) -> None:
     """End a check's evidence about a version; the check runs again.
 
-    Whoever may waive at a gate may. An acceptance that rests on it can't be promoted any more, and runs that require
-    the version have no answer until `stagegate check` asks again.
+    Whoever may waive at a gate may. An acceptance that rests on it can't be promoted, and runs that require the version
+    have no answer, until `stagegate check` asks again.
 
     For example:
 
@@ -474,7 +474,7 @@ def revoke(
     Parameters
     ----------
     what
-        DATASET[@REF] or DATASET@sha256:…; without a ref, `latest`.
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
     """
     from prefect_stagegate.cli.reporting import emit_events
 

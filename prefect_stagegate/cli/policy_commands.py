@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prefect_stagegate.jobs.review.trials import Replayed, TrialComparison, VersionTrial
     from prefect_stagegate.workspace import Workspace
 
-Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")]
+Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the catalog.")]
 
 
 def policy_show(dataset: str, /, *, json: Json = False, places: Places = Places()) -> None:
@@ -102,9 +102,8 @@ def policy_adopt(
 ) -> ExitCode:
     """Adopt a spec's policy for its dataset, or ask those who must agree to it.
 
-    The adopted policy's rule says who must agree, also to the end of that rule; without a rule, nobody must.
-
-    Exits with 4 while somebody must agree; the same command adopts the policy once they did. A key proves who asks.
+    The adopted policy's rule says who must agree, also to the end of that rule; without a rule, nobody must. Exits with
+    4 while somebody must agree; the same command adopts the policy once they did. A key proves who asks.
 
     For example:
 
@@ -141,7 +140,7 @@ def policy_approve(
     /,
     *,
     decline: Annotated[bool, Parameter(negative="", help="Decline instead; needs a reason.")] = False,
-    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the answer.")] = "",
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the catalog.")] = "",
     policy: Annotated[str, Parameter(metavar="DIGEST", help="The proposed policy's digest, where several wait.")] = "",
     signature: Signature = Signature(),
     json: Json = False,
@@ -227,8 +226,8 @@ def contract_check(
 ) -> ExitCode:
     """Show what a changed contract would have done to the last versions.
 
-    Each of them is validated under the contract that counts for it and under that of the spec. Nothing is recorded.
-    Exits with 1 when a version would fail now, with 3 when one can't be told.
+    Each is validated under the contract that counts for it and under the spec's. Nothing is recorded. Exits with 1 when
+    a version would fail now, with 3 when one can't be told.
 
     For example:
 
@@ -289,8 +288,7 @@ def policy_replay(
 ) -> None:
     """Decide recorded decisions again under another policy, and show which change and by which checks.
 
-    No check runs, and nothing is recorded. A check with other limits is judged by the figures that it measured; without
-    them it is inconclusive.
+    No check runs. A check with other limits is judged by the figures that it measured; without them it is inconclusive.
 
     For example:
 

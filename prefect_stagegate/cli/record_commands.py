@@ -58,9 +58,8 @@ def history(
 ) -> ExitCode:
     """Show who moved which ref to which version, when and why, and what was refused and adopted in between.
 
-    Each move has its decision, approvals and waivers. `stagegate decisions` lists all decisions.
-
-    `--verify` finds entries that are missing or were changed, and attestations of something else; it exits with 3 then.
+    Each move has its decision, approvals and waivers. `--verify` finds entries that are missing or were changed, and
+    attestations of something else; it exits with 3 then.
 
     For example:
 
@@ -203,7 +202,7 @@ def decisions(
     Parameters
     ----------
     dataset
-        The dataset.
+        The dataset's name.
     """
     lines = list_decisions(places.workspace(), dataset, gate)
     print_result(lines, _print_decisions, json=json)

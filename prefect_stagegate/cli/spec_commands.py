@@ -41,9 +41,8 @@ def init(
 ) -> None:
     """Write a first spec for folders or URLs, with a gate that passes.
 
-    It lists the sources, and takes files with like names for one table. CSV files of one folder with the same header
-    are one table, too: it reads the first line of at most 100 of them. Columns come from Parquet's footers. Several
-    sources go into a folder each. Comments say what to fill in.
+    Files with like names are one table, and so are CSV files of one folder with the same header, of which it reads at
+    most 100. Columns come from Parquet's footers. Several sources go into a folder each. Comments say what to fill in.
 
     For example:
 
@@ -101,11 +100,10 @@ def _named(source: str, folder: str) -> tuple[str, str]:
 def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False) -> None:
     """Check a spec with its suites, columns and gates, without data.
 
-    No source is tried and no catalog is opened, so it runs in CI before a change is merged. It lists all problems, with
-    file, line and key, and exits with 2 then: also what can never work, such as a check with nothing to look at, a
-    licence that its gate denies, an approval that too few people may give, or files that no source fills. Warnings name
-    columns of a suite that its table does not declare, libraries that this node lacks, gates that anybody may replace,
-    and groups of owners without an address that a gate needs.
+    It opens no source and no catalog, so it runs in CI. Exits with 2 and lists all problems with file, line and key:
+    also what can never work, such as a check with nothing to look at, a licence that its gate denies, an approval that
+    too few people may give, or files that no source fills. Warnings name columns that a table does not declare,
+    libraries that this node lacks, gates that anybody may replace, and owners without an address that a gate needs.
 
     For example:
 
@@ -260,8 +258,8 @@ _COLOURS = {Weight.BLOCKING: "bold red", Weight.UNKNOWN: "magenta", Weight.WARNI
 def env_capture(file: Path | None = None, /, *, places: Places = Places()) -> None:
     """Write this environment as JSON: what a version is judged and used in.
 
-    That is the image's digest, Python and its distributions, the CUDA stack, GPUs, host, limits, the variables that
-    change computations, and the cache's volume. Of secrets it holds the names only.
+    That is the image's digest, Python and its distributions, the CUDA stack, GPUs, host, limits, variables that change
+    computations, and the cache's volume; of secrets only the names.
 
     For example:
 
@@ -281,8 +279,7 @@ def env_capture(file: Path | None = None, /, *, places: Places = Places()) -> No
 def env_diff(there: str, other: str = HERE, /, *, json: Json = False, places: Places = Places()) -> ExitCode:
     """Show how an environment differs from the one that a version was accepted in, and whether that matters.
 
-    Each difference is harmless, a warning or blocking, and it says why; what one side does not know is unknown. Exits
-    with 1 when one blocks, else with 0.
+    Each difference is harmless, a warning, blocking or unknown, and it says why. Exits with 1 when one blocks.
 
     For example:
 

@@ -208,7 +208,7 @@ def doctor(
     """Try each source of a spec, and say how to fix those that fail.
 
     Each source and mirror is listed until the first object that the spec takes, of which one range is read. All are
-    tried at once, and nothing is written. Exits with 3 when one does not work.
+    tried at once. Exits with 3 when one does not work.
 
     For example:
 

@@ -45,8 +45,8 @@ def status(
 ) -> ExitCode:
     """Show where each target stands, and the next command.
 
-    What needs somebody most comes first. The exit code is for monitoring: 1 when something was refused or withdrawn, or
-    evidence ended; 3 when a record can't be read or a gate could not decide; 4 when it is somebody's turn; otherwise 0.
+    What needs somebody most comes first. Exits with 1 when something was refused or withdrawn, or evidence ended; with
+    3 when a record can't be read or a gate could not decide; with 4 when it is somebody's turn.
 
     For example:
 

@@ -25,9 +25,8 @@ Folder = Annotated[
 def demo(*, folder: Folder = Path(".stagegate-demo"), debug: Debug = False) -> None:  # noqa: ARG001 - `main` reads it
     """Run the main job on real data, with nothing to set up: stage, validate, gate and promote.
 
-    Starts a Prefect server and an S3 server on free ports of this machine, takes two deliveries of New York's flights
-    of 2013 from there to production, and stops both servers. It takes about a minute. The cache, the catalog and a
-    report stay in the folder.
+    Starts a Prefect server and an S3 server on free ports, takes two deliveries of New York's flights of 2013 to
+    production, and stops both servers. It takes about a minute. The cache, the catalog and a report stay in the folder.
 
     For example:
 

@@ -54,8 +54,8 @@ def push(  # noqa: PLR0913 - its options
 ) -> None:
     """Push a version to an OCI registry, with the gates' decisions about it.
 
-    It becomes an artifact in ModelPack's form, which clients such as `oras` pull, and the tag moves to it. Attestations
-    name people and describe the environment of the decision: leave them out of registries that strangers read.
+    It becomes an artifact in ModelPack's form, which `oras` pulls, and the tag moves to it. Attestations name people
+    and describe environments: leave them out of registries that strangers read.
 
     For example:
 

@@ -47,8 +47,8 @@ def ready(
 ) -> None:
     """Exit with 0 only when this node holds the version that the catalog names, complete.
 
-    For the start of a job on this node: an init container, a Slurm prolog, a script. Otherwise it exits with 1 and says
-    why: the node lacks the version, its copy of the ref names another one, a file rotted, or the version was withdrawn.
+    For the start of a job: an init container, a Slurm prolog, a script. Otherwise it exits with 1 and says why: the
+    node lacks the version, its copy of the ref names another one, a file rotted, or the version was withdrawn.
 
     For example:
 
@@ -57,7 +57,7 @@ def ready(
     Parameters
     ----------
     address
-        DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
     """
     parsed = Address.parse(address)
     places, display = places or Places(), display or Display()
@@ -83,12 +83,11 @@ def agent(
     """Keep this node's versions and its record in the catalog current, until it is stopped.
 
     Fetches what each ref names in the catalog, and moves this node's copy when the version is complete here. The record
-    tells `stagegate nodes` and other nodes what this one holds; it is written three times in
-    STAGEGATE_NODE_TIMEOUT. What listings leave out is not followed. The node's part of each erasure is done within a
-    round.
+    tells `stagegate nodes` and other nodes what this one holds; it is written three times in STAGEGATE_NODE_TIMEOUT.
+    Retired targets are not followed. The node's part of each erasure is done within a round.
 
     With `--kubernetes`, in a pod, the Node gets a label `stagegate.io/DATASET.REF` with the digest for each ref that is
-    ready, a condition of that type for each ref that is kept, and the condition `StagegateReady` for all of them.
+    ready, a condition of that type for each ref, and the condition `StagegateReady` for all.
 
     For example:
 
@@ -129,8 +128,8 @@ def blobs(
 ) -> None:
     """Send this node's blobs to other nodes of its site, by their digest, until it is stopped.
 
-    Others find the server by STAGEGATE_PEER_URL in this node's record, if STAGEGATE_SITE is the same. They prove each
-    blob by its digest, and need not trust this node.
+    Others with the same STAGEGATE_SITE find the server by STAGEGATE_PEER_URL in this node's record, and prove each blob
+    by its digest.
 
     For example:
 

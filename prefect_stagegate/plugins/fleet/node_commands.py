@@ -29,8 +29,8 @@ def nodes(
 ) -> None:
     """List the nodes and the age of their records, or what each has of a version.
 
-    A record is written after staging and collecting, and by `stagegate agent`. One that is older than
-    STAGEGATE_NODE_TIMEOUT says nothing of the node as it is now.
+    Staging, collecting and `stagegate agent` write a node's record. One older than STAGEGATE_NODE_TIMEOUT says nothing
+    of the node as it is now.
 
     For example:
 

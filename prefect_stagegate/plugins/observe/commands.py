@@ -29,9 +29,6 @@ def metrics(
 ) -> None:
     """Print metrics of this node and of the catalog for Prometheus.
 
-    Of this node: the room of its cache, and what its jobs did. Of the catalog: what each target names, where it stands,
-    when evidence ends, what waits for an answer.
-
     A catalog that can't be read is itself a metric, `stagegate_catalog_up`; the command prints it and exits with 3.
 
     For example:

@@ -34,8 +34,8 @@ def suggest(
 ) -> None:
     """Write columns and suites for a version's tables from their profiles, for a person to edit.
 
-    It writes the version's spec with these columns, its suites, and gates that require `expectations`. Each
-    bound has its reason above it. The version itself passes. Nothing is adopted.
+    It writes the version's spec with these columns, suites that the version passes, and gates that require
+    `expectations`. Each bound has its reason above it. Nothing is adopted.
 
     For example:
 
@@ -45,7 +45,7 @@ def suggest(
     Parameters
     ----------
     version
-        DATASET[@REF], or DATASET@sha256:…; `latest` without a ref.
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
     table
         The one table to write for; by default all of the contract.
     output
@@ -87,9 +87,8 @@ def trends(
 ) -> None:
     """Show how the figures of a dataset's last versions went.
 
-    It reads what stagings and validations kept: sizes, times, expectations that failed, rows, and of columns missing
-    values, means and quantiles; and the gates' decisions. Figures that stay the same and have no bound in a suite are
-    left out.
+    Kept are sizes, times, failed expectations, rows, missing values, means and quantiles of columns, and decisions.
+    Figures that stay the same and have no bound in a suite are left out.
 
     For example:
 
@@ -99,7 +98,7 @@ def trends(
     Parameters
     ----------
     dataset
-        The dataset.
+        The dataset's name.
     """
     known = read_trends(places.workspace(), dataset, last)
     if json:

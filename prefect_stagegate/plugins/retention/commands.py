@@ -47,8 +47,8 @@ def retire(
 ) -> None:
     """Take a dataset or target out of listings; nothing is lost.
 
-    `ls`, `status`, the inbox, pages, metrics and `watch` leave it out. Whoever names it still reads it, and gates and
-    logs stay as they are. `ls --all` lists it. Without an address, the command lists what is retired.
+    `ls`, `status`, the inbox, pages, metrics and `watch` leave it out; `ls --all` lists it. Whoever names it still
+    reads it. Without an address, the command lists what is retired.
 
     For example:
 
@@ -88,9 +88,8 @@ def expire(
     """Remove the versions that the policy's `retain` does not keep, from the catalog and then from this node.
 
     Without `retain` in the adopted policy, none goes. Never goes what a ref names now, what a request for approval or a
-    hold waits on, and what a lease, a pin or a staging of this node needs. A record of who removed it, when and why
-    stays, and logs verify as before. Removal begins 30 seconds after that record. Other nodes lose their copies by
-    their own `stagegate expire` or `gc`.
+    hold waits on, and what a lease, a pin or a staging of this node needs. Removal begins 30 seconds after the record
+    of who removed it, when and why. Other nodes lose their copies by their own `stagegate expire` or `gc`.
 
     For example:
 
@@ -152,13 +151,13 @@ def erase(  # noqa: PLR0913 - options of a command
 ) -> ExitCode:
     """Remove the bytes of entries from every node, and see which proved it.
 
-    The catalog records the entries; manifests, digests and logs stay as they are. This node acts at once, others by
-    their agents, or by `stagegate erase --node`. Entries with the same bytes in other versions of the dataset go, too.
-    No version that had one can be promoted, returned to, fetched or staged again. Sources, backups and other datasets
-    are not touched. With --status, exits with 4 while a node has not answered, and with 3 where one has something left.
+    Manifests, digests and logs stay as they are. This node acts at once, others by their agents, or by `stagegate erase
+    --node`. Entries with the same bytes in other versions of the dataset go, too. No version that had one can be
+    promoted, returned to, fetched or staged again. Sources, backups and other datasets are not touched. With --status,
+    exits with 4 while a node has not answered, and with 3 where one has something left.
 
-    Where the policy has `policy.erasure`, it records a request and exits with 4. The last answer that the policy wants
-    has the erasure take effect. Whoever asked can't answer.
+    Where the policy has `policy.erasure`, it records a request and exits with 4, until as many people agreed as the
+    policy wants. Whoever asked can't answer.
 
     For example:
 

@@ -32,7 +32,7 @@ def runs(
     """List the runs that used a version, the newest first.
 
     Known are the runs that MLflow, Weights & Biases or Prefect had active in the process that opened the version, and
-    those that `ds.log(run=…)` named. A record says what whoever wrote it to the catalog said, and proves nothing.
+    those that `ds.log(run=…)` named. A record proves nothing.
 
     For example:
 

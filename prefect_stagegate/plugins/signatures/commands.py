@@ -44,8 +44,8 @@ def sign(
 ) -> None:
     """Sign a version's files in the format of OpenSSF Model Signing.
 
-    The signature is written to a file, and kept in the catalog for the check `signature`. Others verify it with
-    `model_signing verify key`. It leaves git's own files out, as `model_signing sign` does.
+    The catalog keeps it for the check `signature`. Others verify the file with `model_signing verify key`. Git's own
+    files are left out.
 
     For example:
 
@@ -55,7 +55,7 @@ def sign(
     Parameters
     ----------
     address
-        The version; without a ref, `latest`.
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
     """
     # Before the reading, which may take an hour, and before anything is recorded.
     if not output.parent.is_dir() or output.is_dir():

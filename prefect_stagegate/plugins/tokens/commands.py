@@ -38,8 +38,7 @@ def create(
 ) -> None:
     """Make a token for a program, and show it this once.
 
-    By it the program reads the pages of `stagegate serve`, and starts jobs there. The catalog keeps the SHA-256 of its
-    secret alone. No token promotes, approves, waives or rolls back; people do that.
+    The catalog keeps the SHA-256 of its secret alone. No token promotes, approves, waives or rolls back.
 
     For example:
 
@@ -114,7 +113,7 @@ def revoke(
     token: Annotated[str, Parameter(name="ID")],
     /,
     *,
-    reason: Annotated[str, Parameter(metavar="TEXT", help="Why it ends; kept in the catalog.")],
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the catalog.")],
     json: Json = False,
     places: Places = Places(),
 ) -> None:

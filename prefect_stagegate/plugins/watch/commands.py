@@ -30,8 +30,8 @@ def watch(
 ) -> ExitCode:
     """Ask the checks again that a target's `watch` names.
 
-    Only those that are due; a failure is told, holds the target, or has it return. Run it by a timer, as often
-    as `every` says. Two at once ask once. Exits with 1 where a version failed, and with 3 where a check had no result.
+    Only those that are due. Run it by a timer, as often as `every` says. Exits with 1 where a version failed, and with
+    3 where a check had no result.
 
     For example:
 
@@ -64,7 +64,7 @@ def hold(
     target: Annotated[str, Parameter(help="DATASET@TARGET, watched or not.")],
     /,
     *,
-    reason: Annotated[str, Parameter(metavar="TEXT", help="Why no version may follow; kept in the catalog.")],
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the catalog.")],
     signature: Signature = Signature(),
     json: Json = False,
     places: Places = Places(),
@@ -88,7 +88,7 @@ def release(
     target: Annotated[str, Parameter(help="DATASET@TARGET.")],
     /,
     *,
-    reason: Annotated[str, Parameter(metavar="TEXT", help="Why it is settled; kept in the catalog.")],
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the catalog.")],
     signature: Signature = Signature(),
     json: Json = False,
     places: Places = Places(),

@@ -49,12 +49,10 @@ def stage_fleet(  # noqa: PLR0913 - the form of a run
 ) -> FleetResult | State[FleetResult]:
     """Bring a version to each node of a fleet. When enough of them proved it, move the ref on all that did.
 
-    First each node fetches the version and reports the digest of what it counted and hashed on its own disk. When the
-    policy is met, and the catalog's ref still names the version, each ready node's copy of the ref moves. Both rounds
-    may be repeated at any time.
-
-    The failed state is "Fleet not ready": too few nodes are ready, or the ref moved on too few of them. The message
-    names the nodes that are missing, and why. The artifact `<dataset>-fleet` has all nodes.
+    First each node fetches the version and reports the digest of what it hashed on its own disk. When the policy is
+    met, and the catalog's ref still names the version, each ready node's copy of the ref moves. Both rounds may be
+    repeated at any time. The failed state is "Fleet not ready"; its message names the nodes that are missing, and why.
+    The artifact `<dataset>-fleet` has all nodes.
 
     Args:
         version: `nycflights@production`; or `nycflights@sha256:…`, which is brought and proved, and no ref moves.

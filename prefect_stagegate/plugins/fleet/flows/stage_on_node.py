@@ -30,8 +30,8 @@ def stage_on_node(
     Args:
         version: `nycflights@sha256:…`, with the whole digest.
         ref: The ref whose copy is to name the version, which must be here; empty to bring it, and move no ref.
-        proof: `hash` reads each byte from the disk again and hashes it, and fetches rotten files again. `count` looks
-            at sizes and links only: the bytes were hashed when they came.
+        proof: `hash` reads each byte from the disk again, and fetches rotten files again. `count` looks at sizes and
+            links only.
         fleet: Whether the catalog lists nodes that fetch the same version now.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
