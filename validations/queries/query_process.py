@@ -16,9 +16,7 @@ import json
 import os
 import signal
 import socket
-import sys
 import tempfile
-import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -26,7 +24,7 @@ import duckdb
 
 from prefect_stagegate.validations.queries.duck import TABLE, THREADS, locked
 from prefect_stagegate.validations.queries.relations import relation_of
-from prefect_stagegate.validations.worker.confinement import confine, end_with_parent, reserve_standard_output
+from prefect_stagegate.validations.worker.confinement import confine, reserve_standard_output, run_in_group
 from prefect_stagegate.validations.worker.process_limits import apply
 
 BESIDE = 2 << 30
@@ -49,39 +47,17 @@ def main() -> None:
 
 
 def _keep(channel: int, life: int, stderr: int) -> NoReturn:
-    """Fork the reader, and kill it with all that it started when the parent ends or closes `life`."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # Nothing else stays open: neither the parent nor the server would notice the other's end.
-    for descriptor, place in ((channel, 0), (channel, 1), (stderr, 2), (life, 3)):
-        os.dup2(descriptor, place)
-    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-    keeper = os.getpid()
-    reader = os.fork()
-    if not reader:
-        os.close(3)
-        _read(keeper)
-    os.closerange(0, 2)
-    with suppress(OSError):  # the reader does the same; whoever comes first
-        os.setpgid(reader, reader)
-    os.write(3, b"1")
-    os.read(3, 1)
-    # Not reaped yet, so that no other group has its number.
-    os.killpg(reader, signal.SIGKILL)
-    os.waitpid(reader, 0)
-    os._exit(0)
-
-
-def _read(keeper: int) -> NoReturn:
+    """Have a reader answer, until the parent ends or closes `life`."""
     try:
-        os.setpgid(0, 0)
-        end_with_parent()
-        if os.getppid() == keeper:
-            answer()
-    except BaseException:  # noqa: BLE001 - nothing may return into the server's code
-        traceback.print_exc()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Nothing else stays open: neither the parent nor the server would notice the other's end.
+        for descriptor, place in ((channel, 0), (channel, 1), (stderr, 2), (life, 3)):
+            os.dup2(descriptor, place)
+        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+        os.write(3, b"1")
+        run_in_group(answer, 3)
     finally:
-        sys.stderr.flush()
-        os._exit(1)
+        os._exit(0)
 
 
 def answer() -> None:

@@ -1,20 +1,25 @@
-"""What a process that reads files of strangers may open, which environment variables it gets, and how it begins."""
+"""What a process that reads files of strangers may open, which environment variables it gets, and how it ends."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import sysconfig
+import traceback
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
 from prefect_stagegate import errors
 from prefect_stagegate.validations.worker import landlock
+from prefect_stagegate.validations.worker.process_limits import OUT_OF_MEMORY, is_about_limits
 
 SYSTEM = (
     # shared libraries, and how they are found
@@ -81,9 +86,57 @@ def confine(scratch: str, views: Iterable[str], rights: Rights | None = None) ->
     return f"Landlock {version}{rights.note}" if version else rights.unconfined
 
 
-def end_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def run_in_group(act: Callable[[], object], life: int) -> int | None:
+    """Run a function in a forked process, and kill its group when it ends, so that nothing that it started is left.
+
+    Args:
+        act: The function. Nothing of it returns into the code of this process.
+        life: A descriptor that closes when the parent of this process ends. The forked process doesn't get it.
+
+    Returns:
+        Its status; negative for a signal. None where it was killed since `life` closed or this process was to end.
+    """
+    ended, alive = os.pipe()
+    guard = os.getpid()
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            os.setpgid(0, 0)
+            # The kernel kills it when the guard ends, which may have been before this call.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() == guard:
+                os.dup2(os.open(os.devnull, os.O_RDONLY), life)
+                act()
+                status = 0
+        except BaseException as error:  # noqa: BLE001 - nothing may return into the guard's code
+            status = OUT_OF_MEMORY if is_about_limits(f"{type(error).__name__}: {error}") else 1
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    os.close(alive)
+    kill, is_stopped = partial(os.killpg, process, signal.SIGKILL), False
+
+    def stop(*_: object) -> None:
+        nonlocal is_stopped
+        is_stopped = True
+        kill()
+
+    with suppress(OSError):  # it does the same; whoever comes first
+        os.setpgid(process, process)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    # The pipe closes with the process.
+    if ended not in select.select([life, ended], [], [])[0]:
+        stop()
+    # A zombie keeps its group's number, so kill the group before the process is waited for.
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    kill()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    os.close(ended)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return None if is_stopped else status
 
 
 def reserve_standard_output() -> TextIO:

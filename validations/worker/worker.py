@@ -27,17 +27,17 @@ import shutil
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 from prefect_stagegate.doors import load
 from prefect_stagegate.validations.data_docs import MADE
-from prefect_stagegate.validations.worker.confinement import confine, end_with_parent, reserve_standard_output
-from prefect_stagegate.validations.worker.process_limits import OUT_OF_MEMORY, apply, is_about_limits
+from prefect_stagegate.validations.worker.confinement import confine, reserve_standard_output, run_in_group
+from prefect_stagegate.validations.worker.process_limits import apply
 from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
 
 Send = Callable[[dict[str, Any]], None]
@@ -54,7 +54,12 @@ def main() -> None:
         with _watching_the_parent(json.loads(line)["scratch"]):
             _load_libraries()
     while line:
-        send({"ended": _run(json.loads(line), send)})
+        job = json.loads(line)
+        status = run_in_group(partial(_judge, job, send), 0)
+        if status is None:
+            shutil.rmtree(job["scratch"], ignore_errors=True)
+            os._exit(1)
+        send({"ended": status})
         line = sys.stdin.readline() if select.select([0], [], [], idle)[0] else ""
     os._exit(0)  # nothing is left to do, and freeing all modules takes a while
 
@@ -89,83 +94,6 @@ def _load_libraries() -> None:
     load_engine("duckdb")
     gc.freeze()
     gc.enable()
-
-
-def _run(job: Mapping[str, Any], send: Send) -> int:
-    """Judge in a new process, and return its status; negative for a signal."""
-    ended, alive = os.pipe()
-    guard = os.getpid()
-    process = os.fork()
-    if not process:
-        os.close(ended)
-        _judge_and_exit(job, send, guard)
-    os.close(alive)
-    with suppress(OSError):  # the process may be gone
-        os.setpgid(process, process)  # it does the same; whoever comes first
-    with _ending_both_when_terminated(process, job["scratch"]):
-        # The pipe closes with the judging process, standard input with the parent.
-        readable, _, _ = select.select([0, ended], [], [])
-        if 0 in readable and ended not in readable:
-            _end_both(process, job["scratch"])
-        # A zombie keeps its group's number, so kill the group before the process is waited for.
-        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
-        _kill_group(process)
-    os.close(ended)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
-@contextmanager
-def _ending_both_when_terminated(process: int, scratch: str) -> Iterator[None]:
-    """In the block, signals that end this process end the judging one with all that it started."""
-
-    def end(*_: object) -> None:
-        _end_both(process, scratch)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_both(process: int, scratch: str) -> NoReturn:
-    """Kill the judging process with all that it started, remove its files, and end this process."""
-    _kill_group(process)
-    os.waitpid(process, 0)
-    shutil.rmtree(scratch, ignore_errors=True)
-    os._exit(1)
-
-
-def _kill_group(process: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process, signal.SIGKILL)
-
-
-def _judge_and_exit(job: Mapping[str, Any], send: Send, guard: int) -> NoReturn:
-    """Judge in this process, which the guard has just forked, and end it."""
-    status = 1
-    try:
-        _belong_to(guard)
-        _judge(job, send)
-        status = 0
-    except BaseException as error:  # noqa: BLE001 - nothing may return into the guard's code
-        if is_about_limits(f"{type(error).__name__}: {error}"):
-            status = OUT_OF_MEMORY
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def _belong_to(guard: int) -> None:
-    """End with the guard, and leave standard input to it. Its group is all that this process will start."""
-    os.setpgid(0, 0)
-    # The guard may have ended before this call.
-    end_with_parent()
-    if os.getppid() != guard:
-        os._exit(1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
 
 def _judge(job: Mapping[str, Any], send: Send) -> None:
