@@ -397,8 +397,9 @@ class Plugin:
     """`module:attribute` of a function of a workspace and a dataset's `PolicyEntry` in force: what waits for people
     because of the policy, as `prefect_stagegate.jobs.review.inbox.PendingAction`."""
     keeps: Mapping[str, str] = field(default_factory=dict)
-    """By a word for it, functions of a workspace, a dataset and a digest: why the version may not be removed from the
-    catalog; empty where nothing speaks against it. A policy may do without those called `used`."""
+    """By a word for it, functions of a workspace and a dataset. Each gives a function of a digest: why the version may
+    not be removed from the catalog; empty where nothing speaks against it. A policy may do without those called `used`.
+    """
     version_records: tuple[str, ...] = ()
     """Names of its kinds of records that are removed with a version: those whose keys begin with dataset and digest."""
     nodes: str = ""

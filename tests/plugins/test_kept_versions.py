@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.maintain import pin, unpin
@@ -13,6 +16,7 @@ from prefect_stagegate.plugins.retention.expire import expire
 from prefect_stagegate.plugins.runs.use_records import TrackedRun, UseBegun, record_begun
 from prefect_stagegate.plugins.watch.watch_records import HOLDS, Hold
 from prefect_stagegate.unreadable import UnreadableRecords
+from tests.support.records import CountedRecords
 from tests.support.scenario import ADA, Scenario
 
 
@@ -61,3 +65,21 @@ def test_pins_and_fetches_of_other_nodes_keep_versions(tmp_path: Path) -> None:
     assert kept(scenario).keys().isdisjoint((pinned, fetched))
     (tmp_path / "catalog/nodes/gpu-2.json").write_text("{}")
     assert kept(scenario)[plain].startswith("a node's pins are not known: ")
+
+
+def test_nodes_are_read_once_for_all_versions(tmp_path: Path) -> None:
+    reads = []
+    for nodes in (0, 5):
+        (folder := tmp_path / str(nodes)).mkdir()
+        scenario = Scenario(folder, gates={"production": {"require": ["license"]}}, retain={"newest": 1})
+        for number in range(21):
+            scenario.deliver(f"a\n{number}\n")
+        node = scenario.node()
+        for number in range(nodes):
+            put_node(node.catalog, NodeRecord(f"gpu-{number}", stamp(now()), "/cache"))
+        counted = CountedRecords(open_records(node.catalog.url, {}))
+        node = replace(node, catalog=Catalog(counted))
+        assert sum(fate.is_gone for fate in expire(node, ["things"], UnreadableRecords(), settling=0)) == 20
+        reads.append(counted.calls)
+    # Before the tombstones, and before the removals.
+    assert {name: reads[1][name] - reads[0][name] for name in ("read", "list")} == {"read": 2 * 5, "list": 0}

@@ -248,19 +248,24 @@ def read_nodes(catalog: Catalog, unreadable: UnreadableRecords) -> list[NodeReco
         return [record for record in pool.map(read, catalog.names(NODES)) if record]
 
 
-def why_needed(workspace: Workspace, dataset: str, digest: str) -> str:
+def why_needed(workspace: Workspace, dataset: str) -> Callable[[str], str]:
     """Why a version may not be removed from the catalog: a node fetches it, or has a pin; see `Plugin.keeps`.
 
     A record's pin counts however old the record is.
     """
     unreadable, timeout = UnreadableRecords(), record_timeout(workspace.settings)
-    for record in read_nodes(workspace.catalog, unreadable):
-        held = record.version(dataset, digest)
-        if held and held.pinned:
-            return f"it is pinned on {record.name}, by the node's record of {record.at[:16]}Z"
-        if held and held.fetching and record.is_current(now(), timeout):
-            return f"{record.name} fetches it"
-    return next((f"a node's pins are not known: {lost.problem}" for lost in unreadable.all), "")
+    records = read_nodes(workspace.catalog, unreadable)
+
+    def why(digest: str) -> str:
+        for record in records:
+            held = record.version(dataset, digest)
+            if held and held.pinned:
+                return f"it is pinned on {record.name}, by the node's record of {record.at[:16]}Z"
+            if held and held.fetching and record.is_current(now(), timeout):
+                return f"{record.name} fetches it"
+        return next((f"a node's pins are not known: {lost.problem}" for lost in unreadable.all), "")
+
+    return why
 
 
 def find_holders(workspace: Workspace, unreadable: UnreadableRecords) -> Callable[[str, str], tuple[str, ...]]:

@@ -9,11 +9,12 @@ versions with one; one that did not see it is done by the time that the refs are
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.catalog import gate_records, moves
@@ -66,7 +67,7 @@ class VersionFate:
 
 
 class _Keepers:
-    """What keeps the versions of a dataset: read once, when it is made.
+    """What keeps the versions of a dataset: read once, when it is made, or for plugins when they are asked first.
 
     Raises:
         StagegateError: Something that may keep a version can't be read.
@@ -80,48 +81,38 @@ class _Keepers:
         logs = {ref: moves(catalog.ref_log(dataset, ref).entries()) for ref in catalog.folders(REFS, dataset)}
         self.staged = {entry.digest: entry.at for entry in logs.pop(LATEST, [])}
         self._named = {ref: {entry.digest for entry in entries} for ref, entries in logs.items()}
-        by_age = sorted(version_digests(catalog, dataset), key=self._age_of)
-        newest = self.rules.newest if self.rules else 0
-        self._newest = {*by_age[-newest:]} if newest else set[str]()
+        by_age = sorted(version_digests(catalog, dataset), key=lambda digest: (self.staged.get(digest, ""), digest))
+        self._newest = {*by_age[-self.rules.newest :]} if self.rules else set[str]()
         self._leases = [lease for lease in cache.leases.live() if lease.dataset == dataset]
         self._copies = cache.refs.of(dataset)
         targets = {*spec.gates, *logs}
         self._requested = [pair for target in sorted(targets) for pair in self._open_requests(target)]
         self._time = now()
-
-    def _age_of(self, digest: str) -> tuple[str, str]:
-        return self.staged.get(digest, ""), digest
+        self._lock, self._plugins = Lock(), list[Callable[[str], str]]()
 
     def of(self, digest: str) -> tuple[str, ...]:
         """What keeps a version, a line each."""
-        by_rules = self._by_rules(digest, self.rules) if self.rules else ("the policy has no `retain`",)
-        # Plugins last, and only where nothing else keeps it: each takes a listing of the catalog.
-        return (*self._refs(digest), *self._work(digest), *by_rules) or tuple(self._by_plugins(digest))
+        # Plugins last, and only where nothing else keeps it: each lists the catalog.
+        return (*self._reasons(digest),) or (*self._by_plugins(digest),)
 
     def is_named(self, digest: str) -> bool:
         """Whether a ref names a version now. Reads the refs again."""
         heads = ref_heads(self._workspace.catalog, self._dataset)
         return any(head.entry.digest == digest for head in heads.values())
 
-    def _refs(self, digest: str) -> Iterator[str]:
+    def _reasons(self, digest: str) -> Iterator[str]:
         refs = [ref for ref, head in self._heads.items() if head.entry.digest == digest]
         yield from (f"{ref} names it" for ref in refs)
         behind = (ref for ref, named in self._copies.items() if named == digest and ref not in refs)
         yield from (f"this node's copy of {ref} names it" for ref in behind)
         asked = (target for target, about in self._requested if about == digest)
         yield from (f"a request to promote it to {target} waits" for target in asked)
-
-    def _work(self, digest: str) -> Iterator[str]:
         if digest not in self.staged:
             yield "latest never named it: it may be being staged"
         yield from (str(lease) for lease in self._leases if lease.keeps(self._dataset, digest))
-
-    def _by_plugins(self, digest: str) -> Iterator[str]:
-        used = self.rules and self.rules.used
-        places = [place for name, place in declared("keeps").items() if name != "used" or used]
-        yield from filter(None, (load(place)(self._workspace, self._dataset, digest) for place in places))
-
-    def _by_rules(self, digest: str, rules: RetainSpec) -> Iterator[str]:
+        if not (rules := self.rules):
+            yield "the policy has no `retain`"
+            return
         if digest in self._newest:
             yield "it was staged last" if rules.newest == 1 else f"it is one of the {rules.newest} staged last"
         if rules.named and (targets := [ref for ref, named in self._named.items() if digest in named]):
@@ -129,6 +120,13 @@ class _Keepers:
         age = self._time - moment(self.staged[digest]) if digest in self.staged else None
         if rules.younger_than and age is not None and age < rules.younger_than:
             yield f"it was staged {age_text(age)} ago, within {format_duration(rules.younger_than)}"
+
+    def _by_plugins(self, digest: str) -> Iterator[str]:
+        used = self.rules and self.rules.used
+        places = [place for name, place in declared("keeps").items() if name != "used" or used]
+        with self._lock:  # several versions are planned at a time
+            self._plugins = self._plugins or [load(place)(self._workspace, self._dataset) for place in places]
+        yield from filter(None, (why(digest) for why in self._plugins))
 
     def _open_requests(self, target: str) -> Iterator[tuple[str, str]]:
         catalog, dataset, head = self._workspace.catalog, self._dataset, self._heads.get(target)

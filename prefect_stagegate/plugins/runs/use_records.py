@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -149,10 +149,14 @@ def use_names(catalog: Catalog, kind: Record[Any], dataset: str, digest: str) ->
     return [name for name in catalog.names(kind, dataset, digest) if _NAME.fullmatch(name)]
 
 
-def why_used(workspace: Workspace, dataset: str, digest: str) -> str:
+def why_used(workspace: Workspace, dataset: str) -> Callable[[str], str]:
     """Why a version may not be removed from the catalog: runs used it; see `Plugin.keeps`."""
-    runs = {name[-16:] for name in use_names(workspace.catalog, BEGUN, dataset, digest)}
-    return f"{count_text(len(runs), 'run')} used it" if runs else ""
+
+    def why(digest: str) -> str:
+        runs = {name[-16:] for name in use_names(workspace.catalog, BEGUN, dataset, digest)}
+        return f"{count_text(len(runs), 'run')} used it" if runs else ""
+
+    return why
 
 
 def has_use(catalog: Catalog, dataset: str, digest: str, run: TrackedRun) -> bool:

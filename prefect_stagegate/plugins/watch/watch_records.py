@@ -9,7 +9,7 @@ A round whose process was killed has no answer. What moved a target, and why, st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -139,7 +139,7 @@ def require_not_held(workspace: Workspace, dataset: str, _digest: str, target: s
         )
 
 
-def why_held(workspace: Workspace, dataset: str, digest: str) -> str:
+def why_held(workspace: Workspace, dataset: str) -> Callable[[str], str]:
     """Why a version may not be removed from the catalog: a target is held because of it; see `Plugin.keeps`."""
     holds = holds_of(workspace.catalog, dataset).items()
-    return next((f"{target} is held: {hold.why}" for target, hold in holds if hold.digest == digest), "")
+    return lambda digest: next((f"{target} is held: {hold.why}" for target, hold in holds if hold.digest == digest), "")

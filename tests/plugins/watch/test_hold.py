@@ -44,7 +44,7 @@ def test_target_is_held_by_hand_until_released(scenario: Scenario, capsys: pytes
     with pytest.raises(GateFailed, match=r"held since .*, by ines@example\.org.*: labels are mended"):
         scenario.promote()
     assert scenario.head("production") == served
-    assert "labels are mended" in why_held(scenario.node(), "things", served)
+    assert "labels are mended" in why_held(scenario.node(), "things")(served)
     assert hold(scenario, "release", "they were mended") == 0
     assert scenario.promote() == scenario.head("production") != served
 
@@ -90,7 +90,7 @@ def test_only_those_who_may_waive_hold_and_release(tmp_path: Path) -> None:
     hold_target(asked.node(INES), PRODUCTION, "labels are mended")
     with pytest.raises(UsageError, match="was not released: not an address of infra"):
         hold_page.act(sent(asked, NAMES, ADA, answer="release", reason="let me"))
-    assert why_held(asked.node(), "things", asked.head("production"))
+    assert why_held(asked.node(), "things")(asked.head("production"))
 
 
 def test_page_holds_and_releases_as_its_visitor(scenario: Scenario) -> None:
