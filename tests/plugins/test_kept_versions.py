@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.maintain import pin, unpin
@@ -77,8 +74,7 @@ def test_nodes_are_read_once_for_all_versions(tmp_path: Path) -> None:
         node = scenario.node()
         for number in range(nodes):
             put_node(node.catalog, NodeRecord(f"gpu-{number}", stamp(now()), "/cache"))
-        counted = CountedRecords(open_records(node.catalog.url, {}))
-        node = replace(node, catalog=Catalog(counted))
+        node.catalog.records = counted = CountedRecords(node.catalog.records)
         assert sum(fate.is_gone for fate in expire(node, ["things"], UnreadableRecords(), settling=0)) == 20
         reads.append(counted.calls)
     # Before the tombstones, and before the removals.
