@@ -38,6 +38,18 @@ class AnswerTally:
     """How many more people must agree."""
     awaited: tuple[str, ...]
     """Those of `required` who have yet to agree."""
+    groups: tuple[str, ...]
+    """The groups of `owners` that may answer; empty for anybody but the requester."""
+
+    @property
+    def refusal(self) -> str:
+        """Who declined last, and why; empty when nobody did."""
+        return f"{self.declined[-1].approver.name}: {self.declined[-1].reason}" if self.declined else ""
+
+    @property
+    def why_open(self) -> str:
+        """Why what was asked for can't be done yet: somebody declined, or has yet to agree; empty when it can."""
+        return f"declined by {self.refusal}" if self.declined else self.missing
 
     @property
     def counted(self) -> tuple[Approval, ...]:
@@ -75,6 +87,7 @@ def count_answers(
         missing=missing,
         missing_people=max(count - len(agreed), len(awaited)),
         awaited=awaited,
+        groups=parameters.groups,
     )
 
 

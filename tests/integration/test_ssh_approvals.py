@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from prefect_stagegate.catalog.gate_records import put_answer, read_answers, read_requests
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import ExitCode, GateFailed, StagegateError, UsageError
-from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
+from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, sign_act, signed_answer, signed_moment
 from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.gate.records.ssh_signatures import (
     NAMESPACE,
@@ -34,7 +34,7 @@ from prefect_stagegate.gate.records.ssh_signatures import (
     verification_line,
     verify_ssh_signature,
 )
-from prefect_stagegate.jobs.gating.approve import approve, build_answer
+from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request, open_requests
 from prefect_stagegate.jobs.gating.promote import promote
@@ -97,7 +97,9 @@ class SshScenario(Scenario):
 
     def forged(self, who: Identity, key: str) -> Approval:
         """An answer as somebody signs it past the commands."""
-        return build_answer(self.node(who), self.request(), approved=True, reason="seen", key=self.key(key))
+        request = self.request()
+        reply = Approval(request.id, Identity(who.name, "signature"), True, "seen", stamp(now()))
+        return replace(reply, envelope=sign_act(answer_act(request, reply), self.key(key)))
 
     def put(self, reply: Approval) -> None:
         """Write an answer into the catalog, whether it may count or not."""

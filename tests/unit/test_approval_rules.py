@@ -181,7 +181,8 @@ def test_required_people_are_awaited_beside_the_count() -> None:
 def test_inbox_names_the_one_who_must_still_agree() -> None:
     owners = {"infra": f"{INES.name}, {OLEG.name}, pat@example.org"}
     for groups in (("infra",), ()):
-        state = RequestState(REQUEST, (reply(OLEG),), groups, 1, awaited=(INES.name,))
+        parameters = ApprovalParameters.model_validate({"count": 2, "from": groups, "required": (INES.name,)})
+        state = RequestState(REQUEST, count_answers(REQUEST, [reply(OLEG)], parameters, owners))
         line = policy_line("things", [state], owners, is_proposed=False)
         assert line
         assert [person.contact for person in line.actions[0].people] == [INES.name]

@@ -21,7 +21,7 @@ from prefect_stagegate.catalog.version_records import has_version, require_datas
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.gate.approval_counting import who_may, why_not_counted, why_request_ended
-from prefect_stagegate.gate.approval_parameters import approval_asked_by
+from prefect_stagegate.gate.approval_parameters import ApprovalParameters, approval_asked_by
 from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER
 from prefect_stagegate.gate.overrides import outcomes_shown, waived_since
 from prefect_stagegate.gate.records.answers import PersonKey, answer_act, request_act, sign_act, signer_of
@@ -262,20 +262,13 @@ def answer(
         UsageError: A refusal has no reason, or the answer would not count; the message says why.
     """
     spec = stored_spec(workspace, request.dataset, request.digest)
-    gate, owners = spec.gate(request.target), spec.owners
+    gate = spec.gate(request.target)
     _require_open(workspace, request, gate)
-    recorded = gate_records.read_answers(workspace.catalog, request)
-    if approved and all(reply.approved for reply in recorded):
+    if approved and all(reply.approved for reply in gate_records.read_answers(workspace.catalog, request)):
         _require_unserved(workspace, request)
-    approval = build_answer(workspace, request, approved=approved, reason=reason, key=key)
-    parameters = approval_asked_by(gate)
-    # Reject an answer that would not count, so that nobody believes to have answered.
-    if why := why_not_counted(approval, recorded, request, parameters, owners):
-        who = f"{approval.approver.name} can't answer for {request.target}"
-        command = f"stagegate approve {request.dataset}@{request.digest} --to {request.target}"
-        hint = f"{who_may(parameters, owners)} They run `{command}`."
-        raise UsageError(f"{who}: {why}", hint=hint, dataset=request.dataset)
-    return gate_records.put_answer(workspace.catalog, request, approval)
+    command = f" They run `stagegate approve {request.dataset}@{request.digest} --to {request.target}`."
+    facts = (request.target, approval_asked_by(gate), spec.owners)
+    return record_answer(workspace, request, *facts, approved=approved, reason=reason, key=key, command=command)
 
 
 def why_closed(workspace: Workspace, request: ApprovalRequest, gate: Gate) -> str:
@@ -314,18 +307,36 @@ def _require_unserved(workspace: Workspace, request: ApprovalRequest) -> None:
         )
 
 
-def build_answer(
-    workspace: Workspace, request: ApprovalRequest, *, approved: bool, reason: str, key: PersonKey | None
+def record_answer(  # noqa: PLR0913 - a request, the rule that it falls under, and an answer
+    workspace: Workspace,
+    request: ApprovalRequest,
+    subject: str,
+    parameters: ApprovalParameters,
+    owners: Mapping[Any, str],
+    *,
+    approved: bool,
+    reason: str,
+    key: PersonKey | None,
+    command: str = "",
 ) -> Approval:
-    """Make the answer that is recorded; with a key, sign it.
+    """Record an answer to a request of any kind; with a key, sign it.
+
+    Messages say `subject`, and the `command` to those who may answer by `parameters` and the groups of `owners`.
 
     Raises:
-        UsageError: A refusal has no reason, or the answer has no name.
+        UsageError: A refusal has no reason, the answer has no name, or it would not count; the message says why.
     """
     approver = signer_of(workspace.identity, key)
     if not person_key(approver.name):
         raise UsageError("The answer has no name", hint="Say who answers.", dataset=request.dataset)
     if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=request.dataset)
-    approval = Approval(request.id, approver, approved, reason, stamp(now()))
-    return replace(approval, envelope=sign_act(answer_act(request, approval), key)) if key else approval
+    answer = Approval(request.id, approver, approved, reason, stamp(now()))
+    if key:
+        answer = replace(answer, envelope=sign_act(answer_act(request, answer), key))
+    recorded = gate_records.read_answers(workspace.catalog, request)
+    # Reject an answer that would not count, so that nobody believes to have answered.
+    if why := why_not_counted(answer, recorded, request, parameters, owners):
+        problem = f"{approver.name} can't answer for {subject}: {why}"
+        raise UsageError(problem, hint=who_may(parameters, owners) + command, dataset=request.dataset)
+    return gate_records.put_answer(workspace.catalog, request, answer)

@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.model import RECORDED, Approval, ApprovalRequest
 
 if TYPE_CHECKING:
+    from prefect_stagegate.gate.approval_counting import AnswerTally
     from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 
 POLICY_TARGET = "_policy"
 """Takes the target's place in requests to adopt a policy. No target's name begins with an underscore."""
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """The answers to a request to adopt a policy, counted."""
-
-    groups: tuple[str, ...]
-    """The groups of `owners` that may agree; empty for anybody but the requester."""
-    agreed: tuple[Approval, ...]
-    declined: tuple[Approval, ...]
-    lacking: str
-    """Who has yet to agree; empty when enough did."""
-    missing_people: int
-    """How many more people must agree."""
-    awaited: tuple[str, ...]
-    """Those of the rule's `required` who have yet to agree."""
-
-    @property
-    def missing(self) -> str:
-        """Why the policy can't be adopted yet; empty when it can."""
-        if self.declined:
-            answer = self.declined[-1]
-            return f"declined by {answer.approver.name}: {answer.reason}"
-        return self.lacking
 
 
 def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -62,7 +38,7 @@ def why_unchangeable(policy: Mapping[str, Any]) -> str:
     return why and f"its rule can't be met: {why}"
 
 
-def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequence[Approval]) -> Agreement:
+def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequence[Approval]) -> AnswerTally:
     """Count the answers to a request by the rule of the policy in force.
 
     Args:
@@ -72,11 +48,7 @@ def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequ
     """
     from prefect_stagegate.gate.approval_counting import count_answers  # late, as above
 
-    parameters = _parameters(rule_of(policy))
-    tally = count_answers(request, answers, parameters, policy.get("owners", {}))
-    return Agreement(
-        parameters.groups, tally.agreed, tally.declined, tally.missing, tally.missing_people, tally.awaited
-    )
+    return count_answers(request, answers, _parameters(rule_of(policy)), policy.get("owners", {}))
 
 
 def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
@@ -123,4 +95,4 @@ def _missing(before: Mapping[str, Any], entry: PolicyEntry) -> str:
         return "it has no request for this policy"
     if request.after != entry.seq - 1:
         return "another policy was adopted after its request"
-    return agreement(before, request, entry.approvals).missing
+    return agreement(before, request, entry.approvals).why_open

@@ -199,7 +199,7 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str, key: PersonKey |
     if head and rule_of(head.policy) is not None:
         request = _request(workspace, head, digest, key)
         answers = tuple(gate_records.read_answers(workspace.catalog, request))
-        if missing := agreement(head.policy, request, answers).missing:
+        if missing := agreement(head.policy, request, answers).why_open:
             return Adoption(dataset, digest, 0, differences, request, missing)
     entry = adopt_policy(
         workspace.catalog,
@@ -265,9 +265,8 @@ def answer_request(
         UsageError: No policy is proposed, several are and `digest` is empty, the answer would not count, or a refusal
             has no reason.
     """
-    from prefect_stagegate.gate.approval_counting import who_may, why_not_counted
     from prefect_stagegate.gate.approval_parameters import ApprovalParameters as Parameters
-    from prefect_stagegate.jobs.gating.approve import build_answer  # late: it loads all checks, see `changes`
+    from prefect_stagegate.jobs.gating.approve import record_answer  # late: it loads all checks, see `changes`
 
     head = policy_log(workspace.catalog, dataset).head()
     requests = [request for request in open_requests(workspace, dataset) if matches(request.digest, digest)]
@@ -286,13 +285,8 @@ def answer_request(
             hint="Name one with --policy DIGEST.",
             dataset=dataset,
         )
-    answer = build_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
-    recorded, owners = gate_records.read_answers(workspace.catalog, request), head.policy.get("owners", {})
-    parameters = Parameters.model_validate(rule)
-    if why := why_not_counted(answer, recorded, request, parameters, owners):
-        who = f"{answer.approver.name} can't answer for the policy of {dataset}"
-        raise UsageError(f"{who}: {why}", hint=who_may(parameters, owners), dataset=dataset)
-    return request, gate_records.put_answer(workspace.catalog, request, answer)
+    facts = (f"the policy of {dataset}", Parameters.model_validate(rule), head.policy.get("owners", {}))
+    return request, record_answer(workspace, request, *facts, approved=approved, reason=reason.strip(), key=key)
 
 
 def matches(digest: str, prefix: str) -> bool:

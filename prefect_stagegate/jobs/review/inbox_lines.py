@@ -10,6 +10,7 @@ from typing import Any
 from prefect_stagegate.catalog import RefEntry, RefHead
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.gate import CHECKS
+from prefect_stagegate.gate.approval_counting import AnswerTally
 from prefect_stagegate.gate.check_context import addresses_of
 from prefect_stagegate.gate.records.attest import decision_of, statement_digest
 from prefect_stagegate.gate.registry import Renewal
@@ -25,7 +26,6 @@ from prefect_stagegate.jobs.review.inbox import (
     report_command,
 )
 from prefect_stagegate.model import (
-    Approval,
     ApprovalRequest,
     Decision,
     DecisionOutcome,
@@ -43,15 +43,7 @@ class RequestState:
     """A request that can still be answered, with its answers."""
 
     request: ApprovalRequest
-    answers: tuple[Approval, ...] = ()
-    groups: tuple[str, ...] = ()
-    """The groups that may answer; empty for anybody."""
-    missing: int = 1
-    """How many more people must agree."""
-    declined: str = ""
-    """Who declined and why; empty when nobody did."""
-    awaited: tuple[str, ...] = ()
-    """People who must agree and have not yet."""
+    tally: AnswerTally
     lapsed_at: str = ""
     """When the last flow run that waited for it gave up; empty while it can be answered."""
 
@@ -195,9 +187,9 @@ def _findings(
     if about:
         yield from _of_decision(facts, about, proposed, now)
     for state in facts.requests:
-        if state.request.digest == about or state.declined or state.lapsed_at:
+        if state.request.digest == about or state.tally.declined or state.lapsed_at:
             continue
-        if state.missing > 0:
+        if state.tally.missing_people > 0:
             yield _Finding(TargetStanding.WAITING, (_approval(facts, state),))
         elif facts.head and state.request.digest in facts.head.withdrawals:
             yield _Finding(TargetStanding.UNCHECKED, (_reinstatement(facts, state),))
@@ -293,13 +285,13 @@ def _of_request(facts: TargetFacts, record: DecisionRecord) -> _Finding:
         why = f"the request lapsed {state.lapsed_at[:16]}Z" if state else "there is no request that can be answered"
         action = PendingAction(ActionKind.CHECK, asker, decision.at, why, check, decision.digest, ("approval",))
         return _Finding(TargetStanding.UNCHECKED, (action,))
-    if state.declined:
-        since = state.answers[-1].at
-        reason, command = f"declined by {state.declined}", report_command(record.id)
+    if state.tally.declined:
+        since = state.tally.counted[-1].at
+        reason, command = f"declined by {state.tally.refusal}", report_command(record.id)
         action = PendingAction(ActionKind.REPAIR, asker, since, reason, command, decision.digest, ("approval",))
         return _Finding(TargetStanding.REFUSED, (action,))
-    if state.missing <= 0:
-        since, names = state.answers[-1].at, listed([answer.approver.name for answer in state.answers])
+    if state.tally.missing_people <= 0:
+        since, names = state.tally.counted[-1].at, listed([answer.approver.name for answer in state.tally.counted])
         reason = f"approved by {names}; the gate has not decided since"
         action = PendingAction(ActionKind.CHECK, asker, since, reason, check, decision.digest)
         return _Finding(TargetStanding.UNCHECKED, (action,))
@@ -308,8 +300,8 @@ def _of_request(facts: TargetFacts, record: DecisionRecord) -> _Finding:
 
 def _approval(facts: TargetFacts, state: RequestState) -> PendingAction:
     request = state.request
-    people = remaining_people(facts.owners, state)
-    more = f"{state.missing} more approvals" if state.missing > 1 else "an approval"
+    people = remaining_people(facts.owners, state.tally)
+    more = f"{state.tally.missing_people} more approvals" if state.tally.missing_people > 1 else "an approval"
     if facts.head and request.digest in facts.head.withdrawals:
         more += " of a version that was withdrawn"
     return PendingAction(
@@ -327,11 +319,11 @@ def _approval(facts: TargetFacts, state: RequestState) -> PendingAction:
 
 def _reinstatement(facts: TargetFacts, state: RequestState) -> PendingAction:
     """What is left once people approved a version that was withdrawn: no schedule does it."""
-    request, names = state.request, listed([answer.approver.name for answer in state.answers])
+    request, names = state.request, listed([answer.approver.name for answer in state.tally.counted])
     asker = (Person("whoever asked", request.requester.name),)
     reason = f"{names} approved a version that was withdrawn; check it, then promote it with --reinstate"
     command = _check_command(facts, request.digest)
-    return PendingAction(ActionKind.CHECK, asker, state.answers[-1].at, reason, command, request.digest)
+    return PendingAction(ActionKind.CHECK, asker, state.tally.counted[-1].at, reason, command, request.digest)
 
 
 def _repairs(facts: TargetFacts, record: DecisionRecord) -> Iterator[PendingAction]:
@@ -382,14 +374,14 @@ def _owners(facts: TargetFacts, roles: Iterable[str]) -> tuple[Person, ...]:
     return tuple(Person(role, ", ".join(addresses_of(facts.owners, role))) for role in roles)
 
 
-def remaining_people(owners: Mapping[str, str], state: RequestState) -> tuple[Person, ...]:
+def remaining_people(owners: Mapping[str, str], tally: AnswerTally) -> tuple[Person, ...]:
     """The groups that may answer a request, without those who have answered."""
-    answered = {person_key(answer.approver.name) for answer in state.answers}
+    answered = {person_key(answer.approver.name) for answer in tally.counted}
     # Where as many are missing as must agree, an answer of anybody else completes nothing.
-    only = state.awaited if state.missing == len(state.awaited) else ()
+    only = tally.awaited if tally.missing_people == len(tally.awaited) else ()
     keys = {person_key(name) for name in only}
     people = []
-    for group in state.groups or (ANYBODY,):
+    for group in tally.groups or (ANYBODY,):
         addresses = addresses_of(owners, group) or only
         left = [
             address
@@ -424,17 +416,17 @@ def policy_line(
     actions = list(more)
     for state in requests:
         request = state.request
-        if state.declined or state.missing <= 0:
-            done = f"declined by {state.declined}" if state.declined else "the required people agreed"
+        if state.tally.declined or state.tally.missing_people <= 0:
+            done = f"declined by {state.tally.refusal}" if state.tally.declined else "the required people agreed"
             asker = (Person("whoever asked", request.requester.name),)
-            since = state.answers[-1].at
+            since = state.tally.counted[-1].at
             command = "stagegate policy adopt SPEC --reason TEXT"
             actions.append(PendingAction(ActionKind.AGREE, asker, since, done, command, request.digest))
             continue
         actions.append(
             PendingAction(
                 ActionKind.AGREE,
-                remaining_people(owners, state),
+                remaining_people(owners, state.tally),
                 request.at,
                 f"{request.requester.name} proposes another policy",
                 f"stagegate policy approve {dataset} --policy {digest_text(request.digest)}",

@@ -330,19 +330,9 @@ class _DatasetReader:
     def _request_state(
         self, record: gate_records.RecordedRequest, request: ApprovalRequest, gate: Gate
     ) -> RequestState:
-        parameters = approval_asked_by(gate)
         answers = gate_records.read_answers(self._catalog, request) if record.answers else []
-        tally = count_answers(request, answers, parameters, self._policy.get("owners", {}))
-        declined = tally.declined
-        return RequestState(
-            request,
-            tally.counted,
-            parameters.groups,
-            tally.missing_people,
-            f"{declined[-1].approver.name}: {declined[-1].reason}" if declined else "",
-            tally.awaited,
-            lapsed_at(self._workspace, request) if record.waits else "",
-        )
+        tally = count_answers(request, answers, approval_asked_by(gate), self._policy.get("owners", {}))
+        return RequestState(request, tally, lapsed_at(self._workspace, request) if record.waits else "")
 
     def _policy_requests(self, adoption: PolicyEntry) -> list[RequestState]:
         """The requests to replace the policy in force, the oldest first. An adoption ends all earlier ones."""
@@ -356,12 +346,7 @@ class _DatasetReader:
             if request.after != adoption.seq:
                 continue
             answers = gate_records.read_answers(self._catalog, request) if record.answers else []
-            agreed = agreement(adoption.policy, request, answers)
-            counted = (*agreed.agreed, *agreed.declined)
-            declined = f"{agreed.declined[-1].approver.name}: {agreed.declined[-1].reason}" if agreed.declined else ""
-            states.append(
-                RequestState(request, counted, agreed.groups, agreed.missing_people, declined, agreed.awaited)
-            )
+            states.append(RequestState(request, agreement(adoption.policy, request, answers)))
         return states
 
     def _policy_changes(
@@ -389,7 +374,7 @@ def _ref_status(ref: str, head: RefHead | None, requests: Sequence[RequestState]
     waits = tuple(
         state.request
         for state in reversed(requests)
-        if state.missing > 0 and not state.declined and not state.lapsed_at
+        if state.tally.missing_people > 0 and not state.tally.declined and not state.lapsed_at
     )
     if head is None:
         return RefStatus(ref, "", "", "", waits)

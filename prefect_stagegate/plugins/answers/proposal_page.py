@@ -9,7 +9,7 @@ from prefect_stagegate.catalog import gate_records
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.errors import UnknownRef, UsageError
-from prefect_stagegate.gate.approval_counting import count_answers, requester_of, who_may
+from prefect_stagegate.gate.approval_counting import requester_of, who_may
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.jobs.address import policy_of
 from prefect_stagegate.jobs.gating.consent import agreement, rule_of
@@ -37,7 +37,7 @@ def proposal_page(request: PageRequest) -> SimpleNamespace:
         return SimpleNamespace(dataset=dataset, digest=digest, request=None)
     parameters, owners = ApprovalParameters.model_validate(rule), head.policy.get("owners", {})
     replies = proved_answers(catalog, asked, parameters)
-    people = count_answers(asked, replies, parameters, owners)
+    people = agreement(head.policy, asked, replies)
     request.rely({"the request": asked.id, "the answers": answers_read(people), "the policy in force": head.digest})
     return SimpleNamespace(
         dataset=dataset,
@@ -46,7 +46,7 @@ def proposal_page(request: PageRequest) -> SimpleNamespace:
         people=people,
         may=who_may(parameters, owners),
         changes=proposed_by(workspace, asked),
-        missing=agreement(head.policy, asked, replies).missing,
+        missing=people.why_open,
     )
 
 

@@ -15,20 +15,14 @@ from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.gate.approval_counting import (
-    AnswerTally,
-    count_answers,
-    who_may,
-    why_not_counted,
-    why_unanswerable,
-)
+from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers, why_unanswerable
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER
 from prefect_stagegate.gate.records.answers import PersonKey
-from prefect_stagegate.jobs.gating.approve import build_answer
+from prefect_stagegate.jobs.gating.approve import record_answer
 from prefect_stagegate.jobs.gating.policy import matches
 from prefect_stagegate.jobs.review.inbox import ActionKind, PendingAction
-from prefect_stagegate.jobs.review.inbox_lines import RequestState, remaining_people
+from prefect_stagegate.jobs.review.inbox_lines import remaining_people
 from prefect_stagegate.model import Approval, ApprovalRequest, Entry
 from prefect_stagegate.plugins.retention.erasure import (
     ERASURES,
@@ -125,21 +119,16 @@ def answer_request(
     catalog, dataset = workspace.catalog, request.dataset
     head = adopted_as(policy_log(catalog, dataset).entries(), request.policy)
     assert head is not None  # noqa: S101 - the request is open
-    recorded = gate_records.read_answers(catalog, request)
-    if not approved or _missing(_tally(head, request, recorded)):
-        answer = build_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
-        parameters, owners = _parameters(head), head.policy.get("owners", {})
-        if why := why_not_counted(answer, recorded, request, parameters, owners):
-            who = f"{workspace.identity.name} can't answer for an erasure of {dataset}"
-            raise UsageError(f"{who}: {why}", hint=who_may(parameters, owners), dataset=dataset)
-        gate_records.put_answer(catalog, request, answer)
+    if not approved or _tally(head, request, gate_records.read_answers(catalog, request)).why_open:
+        facts = (f"an erasure of {dataset}", _parameters(head), head.policy.get("owners", {}))
+        record_answer(workspace, request, *facts, approved=approved, reason=reason.strip(), key=key)
     return _settled(workspace, head, request)
 
 
 def _settled(workspace: Workspace, head: PolicyEntry, request: ApprovalRequest) -> str:
     """Record the erasure once enough people agreed. Returns why it is not recorded yet."""
     answers = tuple(gate_records.read_answers(workspace.catalog, request))
-    if missing := _missing(_tally(head, request, answers)):
+    if missing := _tally(head, request, answers).why_open:
         return missing
     asked = _proposed(workspace, request)
     facts = (asked.versions, asked.entries, asked.reason)
@@ -161,7 +150,7 @@ def is_agreed(erasure: Erasure, policies: Sequence[PolicyEntry]) -> bool:
     head = next((entry for entry in policies if asked == (entry.seq, entry.digest, erasure.digest)), None)
     if head is None or erasure_rule(head.policy) is None:
         return False
-    return not _missing(_tally(head, request, erasure.approvals))
+    return not _tally(head, request, erasure.approvals).why_open
 
 
 def pending_erasures(workspace: Workspace, head: PolicyEntry) -> Iterator[PendingAction]:
@@ -172,9 +161,7 @@ def pending_erasures(workspace: Workspace, head: PolicyEntry) -> Iterator[Pendin
             continue  # whoever asked was told, and may ask for something else
         proposed, asker = _proposed(workspace, request), request.requester.name
         what = f"{count_text(len(proposed.entries), 'entry', 'entries')}: {proposed.reason}"
-        groups = _parameters(head).groups
-        state = RequestState(request, tally.counted, groups, tally.missing_people, "", tally.awaited)
-        people = remaining_people(head.policy.get("owners", {}), state)
+        people = remaining_people(head.policy.get("owners", {}), tally)
         yield PendingAction(
             ActionKind.AGREE,
             people if tally.missing else (Person("whoever asked", asker),),
@@ -188,13 +175,6 @@ def pending_erasures(workspace: Workspace, head: PolicyEntry) -> Iterator[Pendin
 
 def _tally(head: PolicyEntry, request: ApprovalRequest, answers: Sequence[Approval]) -> AnswerTally:
     return count_answers(request, answers, _parameters(head), head.policy.get("owners", {}))
-
-
-def _missing(tally: AnswerTally) -> str:
-    """Why a request is not agreed to; empty when it is."""
-    if tally.declined:
-        return f"declined by {tally.declined[-1].approver.name}: {tally.declined[-1].reason}"
-    return tally.missing
 
 
 def _parameters(head: PolicyEntry) -> ApprovalParameters:
