@@ -87,9 +87,7 @@ def version(view: CatalogView, request: Request) -> Values:
 
 def comparison(view: CatalogView, request: Request) -> Values:
     """The files in which two versions differ."""
-    query = request.query_params
-    name, old, new = names_in({**query, **request.path_params}, "dataset", "old", "new")
-    totals, differences, cut = compared_files(view, name, old, new, query.get("page", ""))
+    totals, differences, cut = compared_files(view, request)
     if totals is None:
         raise UsageError(
             f"The versions have more than {MOST_FILES:,} files, and are not compared here", hint="Use `stagegate diff`."

@@ -17,11 +17,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -39,7 +39,7 @@ from prefect_stagegate.plugins.pages.html import values_of
 from prefect_stagegate.plugins.pages.json_answers import json_error, json_response, prefers_json
 from prefect_stagegate.plugins.pages.navigation import Links, slice_of
 from prefect_stagegate.plugins.pages.program_jobs import COMMANDS, ProgramJobs
-from prefect_stagegate.plugins.pages.rendering import added_pages, logo, render, script, style
+from prefect_stagegate.plugins.pages.rendering import added_pages, render, static_text
 from prefect_stagegate.plugins.pages.views.comparison_page import comparison_page
 from prefect_stagegate.plugins.pages.views.dataset_page import dataset_page
 from prefect_stagegate.plugins.pages.views.inbox_page import inbox_page
@@ -47,7 +47,7 @@ from prefect_stagegate.plugins.pages.views.picture import datasets_page
 from prefect_stagegate.plugins.pages.views.policy_page import policy_page
 from prefect_stagegate.plugins.pages.views.version_page import files_page, version_page
 from prefect_stagegate.redaction import redact
-from prefect_stagegate.serve.incoming import RequestRefused, names_in, path_below
+from prefect_stagegate.serve.incoming import RequestRefused, path_below
 from prefect_stagegate.show import Document, document_of
 from prefect_stagegate.show.document import legible
 from prefect_stagegate.show.trimming import fitted
@@ -60,6 +60,7 @@ ACT_SECONDS = 60.0
 """The same of a sent form: flow runs are resumed meanwhile."""
 JOB_PATHS = {command: f"/datasets/{{dataset}}/{command}" for command in COMMANDS}
 """Where programs start jobs."""
+ReadPage: TypeAlias = Callable[[CatalogView, Request], object]
 _SCOPE: ContextVar[Scope] = ContextVar("scope")
 """Of the request that is answered."""
 
@@ -70,22 +71,25 @@ def pages_app(view: CatalogView, links: Links) -> ASGIApp:
     """The application without its guard."""
     pages, jobs = _Pages(view, links), ProgramJobs(view.workspace, links)
     version = "/datasets/{dataset}/versions/{version}"
+    shown: Iterable[tuple[str, ReadPage, str, documents.ReadValues]] = (
+        ("/", inbox_page, "inbox.html", documents.statuses),
+        ("/datasets", datasets_page, "datasets.html", documents.statuses),
+        ("/datasets/{dataset}", dataset_page, "dataset.html", documents.versions),
+        ("/datasets/{dataset}/policy", policy_page, "policy.html", documents.policy),
+        ("/datasets/{dataset}/compare", comparison_page, "comparison.html", documents.comparison),
+        (version, version_page, "version.html", documents.version),
+        (f"{version}/files", files_page, "files.html", documents.version),
+    )
     routes = [
-        Route("/", pages.endpoint(pages.inbox, documents.statuses)),
-        Route("/datasets", pages.endpoint(pages.datasets, documents.statuses)),
-        Route("/datasets/{dataset}", pages.endpoint(pages.dataset, documents.versions)),
-        Route("/datasets/{dataset}/policy", pages.endpoint(pages.policy, documents.policy)),
-        Route("/datasets/{dataset}/compare", pages.endpoint(pages.comparison, documents.comparison)),
-        Route(version, pages.endpoint(pages.version, documents.version)),
-        Route(f"{version}/files", pages.endpoint(pages.files, documents.version)),
+        *(Route(path, pages.endpoint(partial(pages.page, read, text), values)) for path, read, text, values in shown),
         Route(f"{version}/decisions/{{target}}/{{decision}}", pages.endpoint(pages.decision, documents.decision)),
         *(Route(page.path, pages.endpoint(partial(pages.added, page))) for page in added_pages() if not page.act),
         *(Route(page.path, pages.answerable(page), methods=["GET", "POST"]) for page in added_pages() if page.act),
         *(Route(path, partial(jobs.begin, command), methods=["POST"]) for command, path in JOB_PATHS.items()),
         Route("/jobs/{job}", jobs.show),
-        Route("/style.css", partial(_static, style, "text/css")),
-        Route("/copy.js", partial(_static, script, "text/javascript")),
-        Route("/logo.svg", partial(_static, logo, "image/svg+xml")),
+        Route("/style.css", partial(_static, "text/css", ("document.css", "pages.css"))),
+        Route("/copy.js", partial(_static, "text/javascript", ("copy.js",))),
+        Route("/logo.svg", partial(_static, "image/svg+xml", ("logo.svg",))),
     ]
     routes.append(Route("/{path:path}", pages.endpoint(pages.nothing)))
     router = Router(routes, redirect_slashes=False)
@@ -120,9 +124,9 @@ def _is_about(grant: Grant, path: str) -> bool:
     return first == "jobs" or (first == "datasets" and rest.partition("/")[0] in grant.datasets)
 
 
-async def _static(text: Callable[[], str], kind: str, request: Request) -> Response:
+async def _static(kind: str, files: tuple[str, ...], request: Request) -> Response:
     del request
-    return Response(text(), media_type=kind, headers={"Cache-Control": "private, max-age=60"})
+    return Response(static_text(*files), media_type=kind, headers={"Cache-Control": "private, max-age=60"})
 
 
 class _Pages:
@@ -222,51 +226,10 @@ class _Pages:
         """Say that an address has no page."""
         raise UnknownRef(f"There is no page {request.scope['path'][:200]}")
 
-    def inbox(self, request: Request) -> Response:
-        """Whose turn it is."""
-        query = request.query_params
-        page = inbox_page(
-            self._view, query.get("for", "")[:254], query.get("page", ""), everything=query.get("all", "") == "1"
-        )
-        return self._response("inbox.html", "Inbox", page=page, link=self._link(request))
-
-    def datasets(self, request: Request) -> Response:
-        """The picture of all datasets."""
-        page = datasets_page(self._view, request.query_params.get("page", ""))
-        return self._response("datasets.html", "Datasets", page=page, link=self._link(request))
-
-    def dataset(self, request: Request) -> Response:
-        """One dataset."""
-        (name,) = names_in(request.path_params, "dataset")
-        page = dataset_page(self._view, name, request.query_params.get("page", ""))
-        status = self._view.status(name)
-        lines = status.lines if status else ()
-        return self._response("dataset.html", "Datasets", page=page, turns=lines, link=self._link(request))
-
-    def policy(self, request: Request) -> Response:
-        """The policy of a dataset."""
-        (name,) = names_in(request.path_params, "dataset")
-        page = policy_page(self._view, name, request.query_params.get("page", ""))
-        return self._response("policy.html", "Datasets", page=page, link=self._link(request))
-
-    def comparison(self, request: Request) -> Response:
-        """Two versions of a dataset."""
-        query = request.query_params
-        name, old, new = names_in({**query, **request.path_params}, "dataset", "old", "new")
-        page = comparison_page(self._view, name, old, new, query.get("page", ""))
-        return self._response("comparison.html", "Datasets", page=page, link=self._link(request))
-
-    def version(self, request: Request) -> Response:
-        """One version."""
-        name, digest = names_in(request.path_params, "dataset", "version")
-        page = version_page(self._view, name, digest, request.query_params.get("beside", ""))
-        return self._response("version.html", "Datasets", page=page)
-
-    def files(self, request: Request) -> Response:
-        """The files of a version."""
-        name, digest = names_in(request.path_params, "dataset", "version")
-        page = files_page(self._view, name, digest, request.query_params.get("page", ""))
-        return self._response("files.html", "Datasets", page=page, link=self._link(request))
+    def page(self, read: ReadPage, template: str, request: Request) -> Response:
+        """What a function reads, in its template."""
+        section = "Inbox" if template == "inbox.html" else "Datasets"
+        return self._response(template, section, page=read(self._view, request), link=self._link(request))
 
     def decision(self, request: Request) -> Response:
         """The report of a decision."""

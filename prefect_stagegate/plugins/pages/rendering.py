@@ -39,25 +39,9 @@ def added_pages() -> tuple[Page, ...]:
 
 
 @cache
-def style() -> str:
-    """The style sheet of all pages: the documents' look, and what the pages have beside it."""
-    return _text("document.css") + _text("pages.css")
-
-
-@cache
-def script() -> str:
-    """The one script, which adds buttons that copy commands; documents have the same."""
-    return _text("copy.js")
-
-
-@cache
-def logo() -> str:
-    """The project's logo, as SVG."""
-    return _text("logo.svg")
-
-
-def _text(name: str) -> str:
-    return files(__package__).joinpath("static", name).read_text(encoding="utf-8")
+def static_text(*names: str) -> str:
+    """Files of the folder `static`, one behind the other: the look of all documents, and what pages have beside it."""
+    return "".join(files(__package__).joinpath("static", name).read_text(encoding="utf-8") for name in names)
 
 
 @cache

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
+
+from starlette.requests import Request
 
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView, VersionFigures
-from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
+from prefect_stagegate.plugins.pages.navigation import slice_of
 from prefect_stagegate.plugins.pages.rendering import Sparkline, sparkline
-from prefect_stagegate.show import Section, sections_of
+from prefect_stagegate.serve.incoming import names_in
+from prefect_stagegate.show import sections_of
 from prefect_stagegate.units import bytes_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -35,31 +39,13 @@ class VersionRow:
     """The targets that withdrew it."""
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetPage:
-    """What the page shows."""
-
-    dataset: str
-    rows: tuple[VersionRow, ...]
-    """The versions of this page, the newest first."""
-    slice: Slice
-    sizes: Sparkline | None
-    """Sizes of the versions of this page."""
-    drifts: Sparkline | None
-    """How far each version of this page lies from the one accepted before it."""
-    moves: tuple[RefEntry, ...]
-    """The last moves of targets, the newest first."""
-    sections: tuple[Section, ...]
-    """What plugins add."""
-    unreadable: UnreadableRecords
-
-
-def dataset_page(view: CatalogView, dataset: str, number: str) -> DatasetPage:
-    """Read the page of a dataset; `number` is that of the list's page.
+def dataset_page(view: CatalogView, request: Request) -> SimpleNamespace:
+    """Read the page of a dataset.
 
     Raises:
         UnknownDataset: There is no such dataset.
     """
+    (dataset,) = names_in(request.path_params, "dataset")
     require_dataset(view.catalog, dataset)
     unreadable = UnreadableRecords()
     logs: dict[str, list[RefEntry]] = {}
@@ -69,7 +55,7 @@ def dataset_page(view: CatalogView, dataset: str, number: str) -> DatasetPage:
     # The same version staged again counts where it was staged last.
     staged = {entry.digest: entry for entry in logs.get(LATEST, [])}
     newest = sorted(staged.values(), key=lambda entry: entry.seq, reverse=True)
-    cut = slice_of(number, VERSIONS, len(newest))
+    cut = slice_of(request.query_params.get("page", ""), VERSIONS, len(newest))
     shown = [newest[position] for position in cut.range]
     heads = {ref: entries[-1].digest for ref, entries in logs.items() if entries}
     withdrawals = {ref: withdrawn(entries) for ref, entries in logs.items()}
@@ -84,15 +70,17 @@ def dataset_page(view: CatalogView, dataset: str, number: str) -> DatasetPage:
         for entry, figures in zip(shown, view.figures(dataset, [entry.digest for entry in shown]), strict=True)
     )
     moves = [entry for ref, entries in logs.items() if ref != LATEST for entry in entries[-MOVES:]]
-    return DatasetPage(
-        dataset,
-        rows,
-        cut,
-        _sizes(rows),
-        _drifts(rows),
-        tuple(sorted(moves, key=lambda entry: entry.at, reverse=True)[:MOVES]),
-        view.kept(dataset, "sections", lambda: sections_of("dataset", view.workspace, Address(dataset))),
-        unreadable,
+    status = view.status(dataset)
+    return SimpleNamespace(
+        dataset=dataset,
+        turns=status.lines if status else (),
+        rows=rows,
+        slice=cut,
+        sizes=_sizes(rows),
+        drifts=_drifts(rows),
+        moves=sorted(moves, key=lambda entry: entry.at, reverse=True)[:MOVES],
+        sections=view.kept(dataset, "sections", lambda: sections_of("dataset", view.workspace, Address(dataset))),
+        unreadable=unreadable,
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
+
+from starlette.requests import Request
 
 from prefect_stagegate.jobs.review.inbox import InboxLine, PendingAction, TargetStanding
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView, DatasetPassage, Overview
-from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
-from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.plugins.pages.navigation import slice_of
 
 DATASETS = 50
 """Datasets of one page."""
@@ -59,26 +61,14 @@ class Picture:
     rows: tuple[PictureRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetsPage:
-    """The picture of all datasets, in parts."""
-
-    picture: Picture
-    slice: Slice
-    age: float
-    """Seconds since the catalog was read."""
-    unread: int
-    """Datasets that were not read yet."""
-    unreadable: UnreadableRecords
-
-
-def datasets_page(view: CatalogView, number: str) -> DatasetsPage:
-    """Draw one page of all datasets by name; `number` is that of the page."""
+def datasets_page(view: CatalogView, request: Request) -> SimpleNamespace:
+    """Draw one page of all datasets by name."""
     overview, age = view.overview()
     names = sorted({*overview.datasets, *(line.dataset for line in overview.lines)})
-    cut = slice_of(number, DATASETS, len(names))
+    cut = slice_of(request.query_params.get("page", ""), DATASETS, len(names))
     drawn = picture(overview, [names[position] for position in cut.range])
-    return DatasetsPage(drawn, cut, age, overview.unread, overview.unreadable)
+    facts = {"age": age, "unread": overview.unread, "unreadable": overview.unreadable}
+    return SimpleNamespace(picture=drawn, slice=cut, **facts)
 
 
 def picture(overview: Overview, names: Sequence[str]) -> Picture:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
-from prefect_stagegate.catalog import PolicyEntry
+from starlette.requests import Request
+
 from prefect_stagegate.catalog.gate_records import read_answers
 from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.jobs.address import spec_beside
 from prefect_stagegate.jobs.gating.consent import rule_of
 from prefect_stagegate.jobs.gating.policy import adoptions, open_requests, proposed_by, proposed_changes, spec_under
-from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, PolicyChange
+from prefect_stagegate.model import LATEST, PolicyChange
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
-from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
+from prefect_stagegate.plugins.pages.navigation import slice_of
+from prefect_stagegate.serve.incoming import names_in
 from prefect_stagegate.show import Section
 from prefect_stagegate.show.document import Cell, Pairs, Table
 from prefect_stagegate.spec import Gate
@@ -35,50 +37,21 @@ _OF_COLUMNS = ("column", "column_A", "column_B", "column_list", "column_set")
 """Arguments of expectations that name columns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proposed:
-    """A request to adopt another policy."""
-
-    request: ApprovalRequest
-    answers: tuple[Approval, ...]
-    changes: tuple[PolicyChange, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyPage:
-    """What the page shows."""
-
-    dataset: str
-    adopted: PolicyEntry | None
-    gates: tuple[Gate, ...]
-    owners: Mapping[str, str]
-    contract: tuple[Section, ...]
-    """What the adopted contract promises: a section a table, and one for the files."""
-    rule: Mapping[str, Any] | None
-    """Who must agree to a change; None for nobody."""
-    requests: tuple[Proposed, ...]
-    from_latest: tuple[PolicyChange, ...]
-    """How the policy in the spec of `latest` differs from the adopted one."""
-    history: tuple[tuple[PolicyEntry, tuple[PolicyChange, ...]], ...]
-    """The adoptions of this page, the newest first, each with what it changed."""
-    slice: Slice
-    unreadable: UnreadableRecords
-
-
-def policy_page(view: CatalogView, dataset: str, number: str) -> PolicyPage:
-    """Read the page of a dataset's policy; `number` is that of the history's page.
+def policy_page(view: CatalogView, request: Request) -> SimpleNamespace:
+    """Read the page of a dataset's policy.
 
     Raises:
         UnknownDataset: There is no such dataset.
         CorruptRecord: The log of the policy is damaged.
     """
+    (dataset,) = names_in(request.path_params, "dataset")
     require_dataset(view.catalog, dataset)
     unreadable = UnreadableRecords()
     entries = view.kept(dataset, "adoptions", lambda: adoptions(view.workspace, dataset))
     adopted = entries[-1][0] if entries else None
     gates: tuple[Gate, ...] = ()
     contract: tuple[Section, ...] = ()
-    requests: tuple[Proposed, ...] = ()
+    requests: list[SimpleNamespace] = []
     from_latest: tuple[PolicyChange, ...] = ()
     if adopted is not None:
         with unreadable.skip(dataset):
@@ -86,29 +59,27 @@ def policy_page(view: CatalogView, dataset: str, number: str) -> PolicyPage:
             gates = tuple(spec.gate(target) for target in list(spec.gates)[:GATES])
             contract = tuple(_contract(spec.contract))
         with unreadable.skip(dataset):
-            requests = tuple(
-                Proposed(request, tuple(read_answers(view.catalog, request)), proposed_by(view.workspace, request))
-                for request in open_requests(view.workspace, dataset)
-            )
+            for each in open_requests(view.workspace, dataset):
+                answers, differences = read_answers(view.catalog, each), proposed_by(view.workspace, each)
+                requests.append(SimpleNamespace(request=each, answers=answers, changes=differences))
         with unreadable.skip(dataset):
             latest = view.catalog.ref(dataset, LATEST)
             if latest is not None:
                 from_latest = proposed_changes(view.workspace, spec_beside(view.catalog, dataset, latest.digest))
-    newest = entries[::-1]
-    cut = slice_of(number, ADOPTIONS, len(newest))
+    cut = slice_of(request.query_params.get("page", ""), ADOPTIONS, len(entries))
     policy = adopted.policy if adopted else {}
-    return PolicyPage(
-        dataset,
-        adopted,
-        gates,
-        dict(policy.get("owners", {})),
-        contract,
-        rule_of(policy) if adopted else None,
-        requests,
-        from_latest,
-        tuple(newest[position] for position in cut.range),
-        cut,
-        unreadable,
+    return SimpleNamespace(
+        dataset=dataset,
+        adopted=adopted,
+        gates=gates,
+        owners=policy.get("owners", {}),
+        contract=contract,
+        rule=rule_of(policy),
+        requests=requests,
+        from_latest=from_latest,
+        history=[entries[-1 - position] for position in cut.range],
+        slice=cut,
+        unreadable=unreadable,
     )
 
 

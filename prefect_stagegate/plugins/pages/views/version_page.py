@@ -6,6 +6,9 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from types import SimpleNamespace
+
+from starlette.requests import Request
 
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.catalog.gate_records import REVOCATIONS, read_evidence
@@ -16,9 +19,10 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.review.decisions import RecordedDecision
-from prefect_stagegate.model import LATEST, Entry, Evidence, EvidenceRevocation, FailedObject, Outcome, Pins, Waiver
+from prefect_stagegate.model import LATEST, Evidence, EvidenceRevocation, Outcome, Pins
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
-from prefect_stagegate.plugins.pages.navigation import Slice, slice_of
+from prefect_stagegate.plugins.pages.navigation import slice_of
+from prefect_stagegate.serve.incoming import names_in
 from prefect_stagegate.show import Section, VersionBeside, read_results, sections_of
 from prefect_stagegate.show.report_document import expectation_tables
 from prefect_stagegate.spec import Spec
@@ -64,67 +68,14 @@ class SourceLine:
     files: int
 
 
-@dataclass(frozen=True, slots=True)
-class VersionPage:
-    """What the page shows."""
-
-    dataset: str
-    digest: str
-    files: int
-    bytes: int
-    pins: Pins | None
-    staged: RefEntry | None
-    """When it was staged last, and by whom; None when `latest` never named it."""
-    refs: tuple[tuple[str, RefEntry], ...]
-    """The refs that name it, each with the entry that moved it there."""
-    withdrawn: tuple[tuple[str, RefEntry], ...]
-    """The targets that withdrew it, each with the entry that did."""
-    checks: tuple[CheckRow, ...]
-    sections: tuple[Section, ...]
-    """The results of expectations, and what plugins add."""
-    beside: str
-    """The target whose version the profiles are compared with; empty for none."""
-    beside_digest: str
-    decisions: tuple[RecordedDecision, ...]
-    more_decisions: int
-    sources: tuple[SourceLine, ...]
-    more_sources: int
-    holders: tuple[str, ...]
-    """The nodes that hold it complete."""
-    more_holders: int
-    waivers: tuple[Waiver, ...]
-    revocations: tuple[EvidenceRevocation, ...]
-    failed: tuple[FailedObject, ...]
-    more_failed: int
-    before: str
-    """The version that was staged before it; empty for the first one."""
-    unreadable: UnreadableRecords
-
-
-@dataclass(frozen=True, slots=True)
-class FilesPage:
-    """What the page of a version's files shows."""
-
-    dataset: str
-    digest: str
-    bytes: int
-    entries: tuple[Entry, ...]
-    slice: Slice
-
-
-def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> VersionPage:
-    """Read the page of a version.
-
-    Args:
-        view: The catalog.
-        dataset: The dataset.
-        digest: The version.
-        beside: A target; the profiles are compared with those of the version that it names. Empty for the last gate's.
+def version_page(view: CatalogView, request: Request) -> SimpleNamespace:
+    """Read the page of a version. Its profiles are compared with those of what the target `beside` names.
 
     Raises:
         UsageError: There is no such dataset or version.
         CorruptRecord: The manifest is damaged.
     """
+    dataset, digest = names_in(request.path_params, "dataset", "version")
     catalog, unreadable = view.catalog, UnreadableRecords()
     sums = read_seal(catalog, dataset, digest)
     logs: dict[str, list[RefEntry]] = {}
@@ -144,7 +95,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
     with unreadable.skip(dataset):
         decisions = view.decisions(dataset, digest)
     checks = _checks(evidence, spec)
-    target, other = _beside(logs, spec, digest, beside)
+    target, other = _beside(logs, spec, digest, request.query_params.get("beside", ""))
     results = [result for row in checks for result in read_results(row.evidence)]
     sections = [Section("Expectations", expectation_tables(results))]
     if spec is not None:
@@ -162,7 +113,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
     with unreadable.skip(dataset):
         revocations = catalog.all(REVOCATIONS, dataset, digest)
     staged = [entry for entry in logs.get(LATEST, []) if entry.digest == digest]
-    return VersionPage(
+    return SimpleNamespace(
         dataset=dataset,
         digest=digest,
         files=sums.files,
@@ -172,17 +123,17 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         refs=tuple((ref, _move(entries)) for ref, entries in logs.items() if entries and entries[-1].digest == digest),
         withdrawn=tuple((ref, gone[digest]) for ref, log in logs.items() if digest in (gone := withdrawn(log))),
         checks=checks,
-        sections=tuple(sections),
+        sections=sections,
         beside=target,
         beside_digest=other,
-        decisions=tuple(decisions[:DECISIONS]),
+        decisions=decisions[:DECISIONS],
         more_decisions=max(0, len(decisions) - DECISIONS),
         sources=tuple(SourceLine(url, count) for url, count in sources.most_common(SOURCES)),
         more_sources=max(0, len(sources) - SOURCES),
         holders=held[:HOLDERS],
         more_holders=max(0, len(held) - HOLDERS),
-        waivers=tuple(inspect.waivers(view.workspace, dataset, digest, unreadable)),
-        revocations=tuple(revocations),
+        waivers=inspect.waivers(view.workspace, dataset, digest, unreadable),
+        revocations=revocations,
         failed=failed[:FAILED],
         more_failed=max(0, len(failed) - FAILED),
         before=_before(logs.get(LATEST, []), digest),
@@ -190,17 +141,19 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
     )
 
 
-def files_page(view: CatalogView, dataset: str, digest: str, number: str) -> FilesPage:
-    """Read one page of a version's files; `number` is that of the page.
+def files_page(view: CatalogView, request: Request) -> SimpleNamespace:
+    """Read one page of a version's files.
 
     Raises:
         UsageError: There is no such dataset or version.
         CorruptRecord: The manifest is damaged.
     """
+    dataset, digest = names_in(request.path_params, "dataset", "version")
     sums = read_seal(view.catalog, dataset, digest)
-    cut = slice_of(number, FILES, sums.files)
+    cut = slice_of(request.query_params.get("page", ""), FILES, sums.files)
     entries = read_manifest(view.catalog, dataset, digest).entries()
-    return FilesPage(dataset, digest, sums.bytes, tuple(islice(entries, cut.range.start, cut.range.stop)), cut)
+    shown = list(islice(entries, cut.range.start, cut.range.stop))
+    return SimpleNamespace(dataset=dataset, digest=digest, bytes=sums.bytes, entries=shown, slice=cut)
 
 
 def _checks(evidence: list[Evidence], spec: Spec | None) -> tuple[CheckRow, ...]:
