@@ -255,16 +255,13 @@ def page(results: Sequence[Result], options: argparse.Namespace, load: float) ->
         f" whole processes until the volume is synced, on {os.cpu_count()} cores that nginx uses too"
         f" ({platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}, {tools}),"
         f" load average {load:.1f} before,"
-        f" {time.strftime('%Y-%m-%d')}. Each contender may use the cores of its column, and reads so many objects for"
-        " each of them.",
+        f" {time.strftime('%Y-%m-%d')}. Each contender may use the cores of its column; for each core it reads"
+        f" {' or '.join(objects.title for objects in chosen(options))}.",
         "",
         f"![Objects and bytes a second by number of cores](pictures/{PLOT.name})",
         "",
     ]
-    for objects in chosen(options):
-        for scheme, name in SCHEMES.items():
-            is_small = objects.name == "small"
-            lines += [*table(f"{objects.title} a core, {name}", series(results, objects.name, scheme), is_small), ""]
+    lines += [*table(results, chosen(options)), ""]
     return "\n".join([*lines, "Again: `make bench-cores`"])
 
 
@@ -275,27 +272,24 @@ def series(results: Sequence[Result], objects: str, scheme: str) -> dict[str, li
     return {**rows, ALONE: [result for result in rows[TOOLS[0]] if result.cores == 1] + rows[ALONE]}
 
 
-def table(title: str, rows: Mapping[str, Sequence[Result]], is_small: bool) -> Iterator[str]:
-    """Objects or GB a second of each contender by number of cores; CPU and memory with the most cores."""
-    numbers = [result.cores for result in rows[TOOLS[0]]]
-    heads = [
-        title,
-        f"{'objects/s' if is_small else 'GB/s'}, 1 core",
-        *(f"{cores} cores" for cores in numbers[1:]),
-        "× one core",
-        f"CPU s, {numbers[-1]} cores",
-        "peak MiB",
-    ]
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
-    for tool, results in rows.items():
-        rates = [
-            f"{result.objects_per_second:,.0f}" if is_small else f"{result.gigabytes_per_second:.2f}"
-            for result in results
-        ]
-        first, last = results[0], results[-1]
-        gained = f"{last.objects_per_second / first.objects_per_second:.2f}"
-        yield f"| {' | '.join([tool, *rates, gained, f'{last.usage.cpu:.1f}', f'{last.usage.memory:.0f}'])} |"
+def table(results: Sequence[Result], sets: Sequence[Objects]) -> Iterator[str]:
+    """Objects or GB a second of each contender by set, scheme and number of cores."""
+    columns = [(each.name, scheme, name) for each in sets for scheme, name in SCHEMES.items()]
+    rows: dict[str, list[str]] = {}
+    heads: list[str] = []
+    for objects, scheme, name in columns:
+        unit = "objects/s" if objects == "small" else "GB/s"
+        for tool, row in series(results, objects, scheme).items():
+            if tool == TOOLS[0]:
+                heads += [f"{objects}, {name}, {unit}: {row[0].cores} core", *(str(each.cores) for each in row[1:])]
+            rows.setdefault(tool, []).extend(
+                f"{each.objects_per_second:,.0f}" if objects == "small" else f"{each.gigabytes_per_second:.2f}"
+                for each in row
+            )
+    yield f"| | {' | '.join(heads)} |"
+    yield "|---" * (len(heads) + 1) + "|"
+    for tool, cells in rows.items():
+        yield f"| {' | '.join([tool, *cells])} |"
 
 
 def draw(results: Sequence[Result]) -> str:

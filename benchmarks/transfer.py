@@ -248,18 +248,14 @@ class Bench:
     def table(self) -> list[str]:
         """The medians as Markdown."""
         lines = [
-            f"| {self.title} | wall s | on disk s | job s | × ours, wall | × ours, on disk | CPU s | peak MiB |",
-            "|---|---|---|---|---|---|---|---|",
+            f"| {self.title} | wall s | on disk s | × ours, on disk | CPU s | peak MiB |",
+            "|---|---|---|---|---|---|",
         ]
         ours = self._median("stagegate")
         for name in self.runs:
             its = self._median(name)
-            if name == "floor":
-                ratios = f"ours is × {ours.job / its.job:.2f} (job) | –"
-            else:
-                ratios = f"{its.wall / ours.wall:.2f} | {its.on_disk / ours.on_disk:.2f}"
-            seconds = f"{its.wall:.2f} | {its.on_disk:.2f} | {its.job:.2f}"
-            lines.append(f"| {name} | {seconds} | {ratios} | {its.cpu:.1f} | {its.memory:.0f} |")
+            seconds = f"{its.wall:.2f} | {its.on_disk:.2f} | {its.on_disk / ours.on_disk:.2f}"
+            lines.append(f"| {name} | {seconds} | {its.cpu:.1f} | {its.memory:.0f} |")
         return lines
 
     def _median(self, name: str) -> Run:
@@ -290,9 +286,8 @@ def page(benches: list[Bench], rounds: int, load: float, device: str) -> str:
         lines += [*bench.table(), ""]
     lines += [
         "`wall` is the whole process, `on disk` until the volume is synced (`stagegate stage` syncs, the others leave"
-        " that to the kernel), `job` without an interpreter's start and imports. The floor reads the same ranges and"
-        " drops the bytes. `CPU` and `peak` (PSS) are those of all processes of a contender. Page cache full: at most"
-        " 1 % of memory is unused before each run.",
+        " that to the kernel). The floor reads the same ranges and drops the bytes. `CPU` and `peak` (PSS) are those"
+        " of all processes of a contender. Page cache full: at most 1 % of memory is unused before each run.",
         "",
         f"Flags: {FLAGS}.",
         "",
