@@ -23,6 +23,9 @@ USUAL = ("--json", "--cache", "--catalog", "--identity", "--debug")
 
 LONG = ("--quiet", "--progress")
 """The common options of commands that take long."""
+HERE = "[Common](#common-options)"
+EXAMPLES = 2
+"""A section has so many of a command's examples."""
 SHARED = 2
 """Arguments that so many commands have with the same text are told once."""
 
@@ -35,7 +38,8 @@ def cli_page() -> str:
     return page(
         "Commands",
         "prefect_stagegate/cli",
-        "`stagegate COMMAND --help` prints the same in a terminal. What a usage line has without brackets is required.",
+        "`stagegate COMMAND --help` prints the same in a terminal, with all examples. What a usage line has without "
+        "brackets is required.",
         "\n".join(f"- {title}: {_links(command for command in ALL if command.title == title)}" for title in TITLES),
         f"{overview.help_epilogue}".partition("\n\n")[0],
         "[The reference](../reference.md#commands) says more about exit codes, lists and `--json`.",
@@ -79,23 +83,24 @@ def _command(words: str) -> Iterator[str]:
     own = [argument for argument in arguments if argument.names[0] not in common]
     own.sort(key=_is_option)
     yield f"### stagegate {words}"
-    yield f"`{usage}`"
+    if usage != f"stagegate {words}":
+        yield f"`{usage}`"
     yield prose(text)
     if examples:
-        yield code("console", "\n".join(examples))
+        yield code("console", "\n".join(examples[:EXAMPLES]))
     if own:
         yield "\n".join(_options(own))
     told = (*USUAL, *LONG, "--no-progress")
     further = [name for name in common if name.startswith("--") and name not in told and f"{name} " not in usage]
     missing = [name for name in USUAL if name not in common]
     if not any(name.startswith("--") for name in common):
-        yield "Common options: none."
+        yield f"{HERE}: none."
     elif len(missing) > 1:
-        yield f"Common options: only {names([name for name in common if name in USUAL or name in further], 'and')}."
+        yield f"{HERE}: only {names([name for name in common if name in USUAL or name in further], 'and')}."
     elif further or missing:
         both = (("also", further), ("not", missing))
         differences = [f"{verb} {names(listed, 'and')}" for verb, listed in both if listed]
-        yield f"Common options: {', '.join(differences)}."
+        yield f"{HERE}: {', '.join(differences)}."
 
 
 def _app(words: str) -> tuple[App, str]:
@@ -105,7 +110,7 @@ def _app(words: str) -> tuple[App, str]:
     for word in words.split():
         app = app[word]
     usage = app.usage or str(format_usage(root, words.split(), show_metavar=True))
-    return app, usage.removeprefix("Usage: ").strip().replace(program_name(), "stagegate", 1)
+    return app, usage.removeprefix("Usage: ").strip().replace(program_name(), "stagegate", 1).replace(" [OPTIONS]", "")
 
 
 def _help(app: App) -> tuple[str, list[str]]:

@@ -374,13 +374,13 @@ def _number_type(schema: Mapping[str, Any]) -> str:
     noun = "whole number" if schema["type"] == "integer" else "number"
     least, above, most = (schema.get(key) for key in ("minimum", "exclusiveMinimum", "maximum"))
     if least is not None and most is not None:
-        return f"{noun}, {least:,} to {most:,}"
+        return f"{noun} from {least:,} to {most:,}"
     bounds = [
-        f"at least {least:,}" if least is not None else "",
-        f"more than {above:,}" if above is not None else "",
-        f"at most {most:,}" if most is not None else "",
+        f"from {least:,}" if least is not None else "",
+        f"above {above:,}" if above is not None else "",
+        f"to {most:,}" if most is not None else "",
     ]
-    return ", ".join([noun, *filter(None, bounds)])
+    return " ".join([noun, *filter(None, bounds)])
 
 
 def _list_type(schema: Mapping[str, Any]) -> str:

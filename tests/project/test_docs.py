@@ -34,7 +34,7 @@ def test_index_of_decisions_has_each_with_its_title() -> None:
     index = (DOCS / "decisions/index.md").read_text()
     for file in DOCS.glob("decisions/0*.md"):
         number, _, title = file.read_text().splitlines()[0].removeprefix("# ").partition(". ")
-        assert f"| [{number.zfill(4)}]({file.name}) | {title} |" in index
+        assert f"- [{number.zfill(4)}]({file.name}) {title}\n" in index
 
 
 @pytest.mark.parametrize("name", PAGES)
