@@ -55,12 +55,6 @@ FORMATS = {"MosaicML Streaming": "mds", "LitData": "litdata", "datasets": "parqu
 """What readers need that don't read the layout itself."""
 LOCAL = "plain folder"
 DRAWN = (*LAYOUTS["shards"][2:], LOCAL)
-STORED = {
-    "MosaicML Streaming": "MDS shards of 64 MB",
-    "LitData": "chunks of 64 MB",
-    "datasets": "Parquet files of 64 MB with row groups of 6.4 MB",
-    "all others": "the same tars and the same files",
-}
 VERSIONS = """
 import json
 from importlib.metadata import version
@@ -260,8 +254,6 @@ def page(readings: Sequence[Reading], options: argparse.Namespace) -> str:
             " nothing. The server sent"
             f" {' to '.join(f'{sent / 1e9:.2f}' for sent in (min(received), max(received)))} GB to each but the plain"
             " folder.",
-            "",
-            f"Stored: {'; '.join(f'{stored} for {reader}' for reader, stored in STORED.items())}.",
             "",
             f"Again, as root: `make bench-reading`, or `python -m benchmarks.reading {again}`",
         ]

@@ -111,10 +111,6 @@ CONTENDERS: dict[str, Callable[[str, Path, Server], list[str]]] = {
     "s5cmd, no flags": partial(by_s5cmd, tuned=False),
     "s3fs": by_python("s3fs"),
 }
-FLAGS = (
-    "rclone copy --transfers=16 (large), --transfers=32 --checkers=16 (small); s5cmd --numworkers=8 cp --concurrency=8 \
---part-size=8 (large), --numworkers=64 (small); s3fs.get(recursive=True, batch_size=64)"
-)
 
 
 # ── workers: what `by_python` runs ──────────────────────────────────────────────────────────────────────────────────
@@ -288,8 +284,6 @@ def page(benches: list[Bench], rounds: int, load: float, device: str) -> str:
         "`wall` is the whole process, `on disk` until the volume is synced (`stagegate stage` syncs, the others leave"
         " that to the kernel). The floor reads the same ranges and drops the bytes. `CPU` and `peak` (PSS) are those"
         " of all processes of a contender. Page cache full: at most 1 % of memory is unused before each run.",
-        "",
-        f"Flags: {FLAGS}.",
         "",
         "Again: `python -m benchmarks.transfer`",
     ]

@@ -56,6 +56,8 @@ class Section:
 
     has_example: bool = True
     """Whether an example shows more than the keys and the example of the section above it."""
+    is_vocabulary: bool = False
+    """Whether the keys are names of a standard, which says what they mean."""
 
     @property
     def level(self) -> str:
@@ -89,7 +91,15 @@ SECTIONS = (
         "`creators` is a list of these.",
         has_example=False,
     ),
-    Section("rai", RaiSpec, ("rai",), "The keys are its names, in snake case.", has_example=False),
+    Section(
+        "rai",
+        RaiSpec,
+        ("rai",),
+        "The keys are its names, in snake case; [its page](https://docs.mlcommons.org/croissant/docs/"
+        "croissant-rai-spec.html) and editors say what each means.",
+        has_example=False,
+        is_vocabulary=True,
+    ),
     Section(
         "contract",
         ContractSpec,
@@ -262,7 +272,7 @@ def _section(section: Section, definitions: Mapping[str, Any]) -> Iterator[str]:
     definition = definitions[section.model.__name__]
     yield f"{section.level} {section.heading}"
     yield f"{_described(definition)} {section.intro}".strip()
-    yield keys_list(definition, SPELLED)
+    yield _keys_by_type(definition) if section.is_vocabulary else keys_list(definition, SPELLED)
     if "approval" in definition["properties"]:
         yield "The keys of `approval` are the parameters of the [check `approval`](checks.md#approval)."
     if section.has_example:
@@ -338,6 +348,14 @@ def key_type(
 ) -> str:
     """A key with its type and its default."""
     return f"`{name}` ({spelled.get(name) or _type(schema)}{'; required' if is_required else _default(schema)})"
+
+
+def _keys_by_type(definition: Mapping[str, Any]) -> str:
+    """A mapping's keys by their type, without what they mean."""
+    by_type: dict[str, list[str]] = {}
+    for name, schema in definition["properties"].items():
+        by_type.setdefault(_type(schema), []).append(name)
+    return "\n".join(f"- {kind}: {names(keys, 'and')}" for kind, keys in by_type.items())
 
 
 def _meaning(schema: Mapping[str, Any]) -> str:

@@ -86,9 +86,9 @@ def _head(measured: Measured) -> str:
     )  # fmt: skip
     pinned = ", ".join(packages[0].replace("==", " ") for packages in PINNED.values())
     return (
-        f"A proxy damages the body of one response a case, by one of {len(ON_THE_WAY)} kinds; noticed means that the"
-        " tool ended with an error, or asked again and the file is right. Let through means that it ended well and"
-        f" the file is wrong. On {os.cpu_count()} cores ({platform.machine()}, Linux {platform.release()}, Python"
+        f"A proxy damages the body of one response a case, by one of {len(ON_THE_WAY)} kinds. Noticed means that the"
+        " tool ended with an error, or asked again and the file is right."
+        f" On {os.cpu_count()} cores ({platform.machine()}, Linux {platform.release()}, Python"
         f" {platform.python_version()}, {libraries}, {pinned}), load average {measured.load:.1f} before,"
         f" {time.strftime('%Y-%m-%d')}, seed {measured.seed}."
     )
@@ -188,7 +188,7 @@ def _notes(measured: Measured) -> str:
         measured.missing
     )
     return (
-        f"What was read:\n\n{shapes}\n\n{speed}What lies on the disk was damaged after the tool had ended well, in"
-        " place, its times kept; where a tool has no command that looks again, a reader gets the wrong bytes."
+        f"What was read:\n\n{shapes}\n\n{speed}What lies on the disk was damaged in place after the tool had ended"
+        " well, its times kept."
         f"\n\nGiven: {flags}.{left_out}\n\nAgain: `{measured.command}`"
     )
