@@ -14,17 +14,28 @@ from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.approval_counting import who_may, why_act_is_void
 from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParameters
-from prefect_stagegate.gate.records.answers import ANSWER_PAYLOAD, Overruling, PersonKey, overruling_act, sign_act
+from prefect_stagegate.gate.records.answers import (
+    ANSWER_PAYLOAD,
+    Overruling,
+    PersonKey,
+    SignedAct,
+    overruling_act,
+    prove_act,
+    sign_act,
+)
 from prefect_stagegate.gate.records.signing import signers
-from prefect_stagegate.model import EvidenceRevocation, Revocation, Waiver
+from prefect_stagegate.model import EvidenceRevocation, Identity, Waiver
 from prefect_stagegate.spec import Spec
 
-Record = TypeVar("Record", Waiver, Revocation, EvidenceRevocation, RefEntry)
+Record = TypeVar("Record", bound=Overruling)
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Whose waivers, revocations and rollbacks count at one gate."""
+    """Whose waivers, revocations, rollbacks and records of plugins count at one gate.
+
+    Methods take `about` as `overruling_act` does.
+    """
 
     parameters: ApprovalParameters | None
     """The rule; None where anybody may."""
@@ -40,8 +51,8 @@ class Authority:
         """Whose word counts, for people; empty where anybody's does."""
         return who_may(self.parameters, self.owners) if self.parameters else ""
 
-    def sealed(self, record: Record, key: PersonKey | None, refusal: str, **about: str) -> Record:
-        """A new record, signed where there is a key; `about` is as in `overruling_act`.
+    def sealed(self, record: Record, key: PersonKey | None, refusal: str, **about: Any) -> Record:
+        """A new record, signed where there is a key.
 
         Raises:
             UsageError: It would not count. The message begins with `refusal`.
@@ -65,14 +76,27 @@ class Authority:
     def _is_ended(self, waiver: Waiver) -> bool:
         return waiver.revoked is not None and self.counts(waiver.revoked, waiver=waiver.id)
 
-    def counts(self, record: Overruling, **about: str) -> bool:
-        """Whether a record counts; one by a declared name does where nobody asks how it is known."""
+    def counts(self, record: Overruling, **about: Any) -> bool:
+        """Whether a record counts; see `why_ignored`."""
+        return not self.why_ignored(record, **about)
+
+    def why_ignored(self, record: Overruling, **about: Any) -> str:
+        """Why a record does not count; empty where it does, as by a declared name where nobody asks how it is known."""
         is_asked = isinstance(record, Waiver) and not self.allows_waivers
         is_asked = is_asked or (self.parameters is not None and self.parameters.proof != "declared")
         is_asked = is_asked or (isinstance(record, RefEntry) and bool(self.nodes))
-        return not (is_asked and self._why_void(record, **about))
+        return self._why_void(record, **about) if is_asked else ""
 
-    def _why_void(self, record: Overruling, **about: str) -> str:
+    def proved_name(self, record: Overruling, **about: Any) -> Identity:
+        """Who made a record, as far as it is proved."""
+        act = self._act(record, **about)
+        return Identity(act.who, prove_act(act, self.parameters or ApprovalParameters()).known_by)
+
+    def _act(self, record: Overruling, **about: Any) -> SignedAct:
+        # Only signatures are bound to the catalog, whose id a reader may not be able to make.
+        return overruling_act(record, self.catalog() if record.envelope else "", **about)
+
+    def _why_void(self, record: Overruling, **about: Any) -> str:
         if isinstance(record, Waiver) and not self.allows_waivers:
             return "the policy allows no waivers"
         if isinstance(record, RefEntry) and self.nodes:
@@ -81,9 +105,7 @@ class Authority:
                 return "no key of `policy.node_keys` signed the rollback; STAGEGATE_SIGNING_KEY names that of a node"
         if self.parameters is None:
             return ""
-        # Only signatures are bound to the catalog, whose id a reader may not be able to make.
-        act = overruling_act(record, self.catalog() if record.envelope else "", **about)
-        return why_act_is_void(act, self.parameters, self.owners)
+        return why_act_is_void(self._act(record, **about), self.parameters, self.owners)
 
 
 def authority_of(spec: Spec, target: str, catalog: Callable[[], str]) -> Authority:

@@ -128,6 +128,11 @@ class Waiver:
     envelope: Mapping[str, Any] = field(default_factory=dict)
     """The signature, as in `Approval`."""
 
+    @property
+    def who(self) -> Identity:
+        """The name that other records have for the approver."""
+        return self.approver
+
     def __str__(self) -> str:
         return f"waived by {self.approver} until {self.until[:16]}Z: {self.reason}"
 

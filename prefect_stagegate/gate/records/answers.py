@@ -7,7 +7,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter
 
@@ -21,10 +21,8 @@ from prefect_stagegate.model import (
     RECORDED,
     Approval,
     ApprovalRequest,
-    EvidenceRevocation,
     Identity,
     KnownBy,
-    Revocation,
     Waiver,
     person_key,
 )
@@ -33,14 +31,32 @@ from prefect_stagegate.model.canonical import canonical, digest_of
 if TYPE_CHECKING:
     from prefect_stagegate.gate.approval_parameters import ApprovalParameters, LoginParameters
 
-Overruling = Waiver | Revocation | EvidenceRevocation | RefEntry
-"""The record of somebody who overrules a gate: a waiver, the end of one, revoked evidence, a rollback."""
 ANSWER_PAYLOAD = "application/vnd.prefect-stagegate.answer+json"
 """The payload type of what people sign in DSSE envelopes."""
 LOGIN_PAYLOAD = "application/vnd.prefect-stagegate.login-answer+json"
 """The payload type of what a server signs for somebody who logged in: what they did, and the login."""
 SSHSIG = "sshsig"
 """The key of an answer's envelope that holds an armored SSH signature, in place of a DSSE envelope."""
+_ADDED: dict[type, tuple[str, ...]] = {Waiver: ("revoked",), RefEntry: ("before", "attestation")}
+"""Fields that nobody signs, since they are added later: the end of a waiver, the place in a log, the decision."""
+
+
+class Overruling(Protocol):
+    """A dataclass that records who overrules a gate: a waiver, its end, revoked evidence, a rollback, or a plugin's."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def who(self) -> Identity:
+        """Whoever made it."""
+
+    @property
+    def at(self) -> str:
+        """When they made it."""
+
+    @property
+    def envelope(self) -> Mapping[str, Any]:
+        """The signature, as in `Approval`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +169,16 @@ def request_act(request: ApprovalRequest) -> SignedAct:
     return SignedAct(who.name, statement, request.at, request.envelope or {}, source=who.source)
 
 
-def overruling_act(record: Overruling, catalog: str, *, requester: str = "", waiver: str = "") -> SignedAct:
+def overruling_act(record: Overruling, catalog: str, *, requester: str = "", **about: Any) -> SignedAct:
     """A record of somebody who overrules a gate, as they sign it; with the catalog's id, so that it counts in no other.
 
-    `requester` asked for the promotion; `waiver` is the id of the one that a `Revocation` ends.
+    `requester` asked for the promotion. `about` is signed beside the record's fields: what it ends, say, such as
+    `waiver`, the id of the one that a `Revocation` ends.
     """
-    # What is added later is not signed: the end of a waiver, the place in a log, the decision returned to.
-    left_out = {"envelope", "revoked", "before", "attestation"}
+    left_out = {"envelope", *_ADDED.get(type(record), ())}
     fields = {name: value for name, value in asdict(record).items() if name not in left_out}
-    statement = {"act": type(record).__name__, "catalog": catalog, "waiver": waiver, **fields}
-    who = record.approver if isinstance(record, Waiver) else record.who
+    statement = {"act": type(record).__name__, "catalog": catalog, **(about or {"waiver": ""}), **fields}
+    who = record.who
     return SignedAct(who.name, statement, record.at, record.envelope, requester, source=who.source)
 
 

@@ -10,8 +10,6 @@ from prefect_stagegate.doors import PageRequest, Visitor
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.approval_counting import AnswerTally, answer_proof
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
-from prefect_stagegate.gate.authority import Authority
-from prefect_stagegate.gate.records.answers import Overruling, overruling_act, prove_act
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity
 from prefect_stagegate.workspace import Workspace
 
@@ -27,12 +25,6 @@ def proved_answers(catalog: Catalog, asked: ApprovalRequest, parameters: Approva
     replies = gate_records.read_answers(catalog, asked)
     known = [Identity(reply.approver.name, answer_proof(reply, asked, parameters).known_by) for reply in replies]
     return [replace(reply, approver=who) for reply, who in zip(replies, known, strict=True)]
-
-
-def proved_name(record: Overruling, authority: Authority, **about: str) -> Identity:
-    """Who waived or moved a target, as far as it is proved; `about` is as in `overruling_act`."""
-    act = overruling_act(record, authority.catalog() if record.envelope else "", **about)
-    return Identity(act.who, prove_act(act, authority.parameters or ApprovalParameters()).known_by)
 
 
 def answer_of(request: PageRequest) -> bool:

@@ -15,7 +15,7 @@ from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.policy import adopted_spec
 from prefect_stagegate.jobs.gating.rollback import earlier_versions, rollback
 from prefect_stagegate.model import Address
-from prefect_stagegate.plugins.answers.people import acting, proved_name
+from prefect_stagegate.plugins.answers.people import acting
 from prefect_stagegate.serve.incoming import names_in
 from prefect_stagegate.show import Section, VersionBeside, recall_of, sections_of
 from prefect_stagegate.units import digest_text
@@ -44,7 +44,7 @@ def roll_back_page(request: PageRequest) -> SimpleNamespace:
     adoption = policy_log(catalog, dataset).head()
     authority = authority_of(adopted_spec(workspace, dataset), target, lambda: catalog.id)
     moves = (entries[-1], *list(earlier.values())[:VERSIONS])
-    head, *shown = (replace(entry, who=proved_name(entry, authority)) for entry in moves)
+    head, *shown = (replace(entry, who=authority.proved_name(entry)) for entry in moves)
     versions = [(entry, read_seal(catalog, dataset, entry.digest)) for entry in shown]
     if versions:
         policy = adoption.digest if adoption else ""

@@ -14,7 +14,7 @@ from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.waive import waive
 from prefect_stagegate.model import Address, Outcome
-from prefect_stagegate.plugins.answers.people import acting, proved_name
+from prefect_stagegate.plugins.answers.people import acting
 from prefect_stagegate.serve.incoming import names_in
 from prefect_stagegate.units import parse_until
 
@@ -42,7 +42,7 @@ def waiver_page(request: PageRequest) -> SimpleNamespace:
     granted = authority.waivers(gate_records.read_waivers(catalog, dataset, digest, target), decision.requester)
     at = stamp(now())
     granted = tuple(each for each in granted if each.check == check and not each.revoked and each.until > at)
-    known = [proved_name(each, authority, requester=decision.requester) for each in granted]
+    known = [authority.proved_name(each, requester=decision.requester) for each in granted]
     waivers = tuple(replace(each, approver=who) for each, who in zip(granted, known, strict=True))
     if evidence.outcome in (Outcome.FAIL, Outcome.WAIVED):
         request.rely(
