@@ -349,8 +349,9 @@ class Plugin:
     sections: Mapping[str, str] = field(default_factory=dict)
     """By page, `module:attribute` of a function that adds to it: of a workspace and the page's subject. It returns a
     list of `prefect_stagegate.show.document.Section`. Subjects are `VersionBeside` for `report`, `version` and
-    `comparison`; an `Address` of a dataset for `dataset`; and one with a digest for `recall`, what is told beside a
-    withdrawal and a revocation: the paragraphs by commands, the values by events."""
+    `comparison`; an `Address` of a dataset for `dataset` and for `status`, which prints paragraphs alone; and one with
+    a digest for `recall`, what is told beside a withdrawal and a revocation: the paragraphs by commands, the values by
+    events."""
     comparisons: Mapping[str, str] = field(default_factory=dict)
     """By what they compare, functions that compare two versions: of a workspace, the addresses of the old and the new
     version, the columns of a key, and a function that is called with lines for people. They return a

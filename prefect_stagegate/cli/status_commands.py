@@ -21,6 +21,7 @@ from prefect_stagegate.jobs.review import status as job
 from prefect_stagegate.jobs.review.inbox import InboxLine
 from prefect_stagegate.jobs.review.status import DatasetStatus
 from prefect_stagegate.model import PolicyChange, check_name
+from prefect_stagegate.show.document import Text
 from prefect_stagegate.units import age_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
@@ -107,6 +108,7 @@ def _texts(
         texts += [text for status in statuses for text in _dataset_texts(status, time_now)]
     texts += _inbox_texts(lines, time_now)
     if not mine:
+        texts += [text for status in statuses for text in _section_texts(status)]
         texts += [text for status in statuses for text in _policy_texts(status, whole=whole)]
     if not lines and mine:
         texts.append(f"Nothing waits for {workspace.identity.name}.")
@@ -145,6 +147,7 @@ NAME_WIDTH = 20
 INDENT = " " * 14
 """Below a line's name, behind the longest standing."""
 CHANGE_INDENT = 11
+NEXT = "Next: "
 LONGEST_REASON = 300
 """Characters of a reason: `stagegate report` has all of it."""
 
@@ -202,17 +205,24 @@ def _row(standing: str, name: str, version: str = "", ends: str = "", nodes: str
     return f"{standing:<12}  {name:<{NAME_WIDTH}}  {version:<19}  {ends:<5}  {nodes:>4}  {since}".rstrip()
 
 
+def _section_texts(status: DatasetStatus) -> Iterator[str]:
+    """The paragraphs that plugins add. A command stays in one line, so that it can be copied."""
+    for part in (part for section in status.sections for part in section.parts):
+        if isinstance(part, Text):
+            yield from [part.text] if part.text.startswith(NEXT) else ("", *_wrapped(part.text, ""))
+
+
 def _policy_texts(status: DatasetStatus, *, whole: bool) -> Iterator[str]:
     """How the policy in the spec of `latest` differs from the adopted one, and whether anybody may change that."""
     if status.changed_since:
         why = f"latest was staged under an older spec than that of policy {status.policy}, which changed:"
         yield from ("", *_wrapped(f"{status.dataset}: {why}", ""))
         yield from _change_texts(status.changed_since)
-        yield "Next: stagegate stage SPEC, with the newer spec"
+        yield f"{NEXT}stagegate stage SPEC, with the newer spec"
     elif status.proposed:
         yield from ("", *_wrapped(f"{status.dataset}: the spec of latest proposes another policy:", ""))
         yield from _change_texts(status.proposed)
-        yield "Next: stagegate policy adopt SPEC --reason TEXT"
+        yield f"{NEXT}stagegate policy adopt SPEC --reason TEXT"
     if whole and status.anybody_may_change:
         yield from ("", *_wrapped(ANYBODY, ""))
 

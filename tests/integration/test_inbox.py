@@ -362,7 +362,7 @@ def test_requests_do_not_grow_with_versions(tmp_path: Path) -> None:
         assert read(counted) == statuses
         counts.append(records.calls.copy())
     assert counts[0] == counts[1]
-    assert counts[0].total() <= 9 * 16
+    assert counts[0].total() <= 9 * 17
     stories = {line.dataset: line.standing.value for status in statuses for line in status.lines if line.actions}
     assert [stories.get(f"set-{number:03}") for number in range(9)] == [
         *("refused", "waiting", "inconclusive", "withdrawn", "accepted", "unchecked", "expired", None, None)

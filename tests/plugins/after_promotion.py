@@ -23,7 +23,7 @@ from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node
 from prefect_stagegate.plugins.retention.erasure import NodeErasure, glob_of, plan_erasure, record_erasure
 from prefect_stagegate.plugins.retention.expire import VersionFate, expire
 from prefect_stagegate.plugins.retention.tombstones import unfinished
-from prefect_stagegate.plugins.watch.watch_records import hold_of
+from prefect_stagegate.plugins.watch.holding import hold_of
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
 from tests.support.scenario import Scenario
@@ -192,7 +192,7 @@ class AfterPromotion(Scenario):
 
     def hold(self, target: str) -> str:
         """The version because of which a target is held; empty where it is not."""
-        hold = hold_of(self.catalog, DATASET, target)
+        hold = hold_of(self.oracle, DATASET, target)
         return hold.digest if hold else ""
 
     def kept(self) -> set[str]:

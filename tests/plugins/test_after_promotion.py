@@ -35,7 +35,8 @@ from prefect_stagegate.jobs.upkeep.maintain import collect_garbage, pin, unpin
 from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.plugins.retention.retirement import retire
 from prefect_stagegate.plugins.runs.use_records import TrackedRun, UseBegun, record_begun
-from prefect_stagegate.plugins.watch.watching import release_target, watch_round, watched_target
+from prefect_stagegate.plugins.watch.holding import release_target
+from prefect_stagegate.plugins.watch.watching import watch_round, watched_target
 from tests.plugins.after_promotion import DATASET, NODES, TARGETS, AfterPromotion
 from tests.support.kills import Killed, killed_at
 from tests.support.verdicts import verdict_check

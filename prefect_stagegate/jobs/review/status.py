@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead, gate_records
@@ -37,7 +37,9 @@ from prefect_stagegate.jobs.review.inbox_lines import (
     policy_line,
     unreadable_line,
 )
-from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
+from prefect_stagegate.model import LATEST, Address, ApprovalRequest, Decision, PolicyChange
+from prefect_stagegate.show import Section, sections_of
+from prefect_stagegate.show.document import merged
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.spec.models import VERSION
 from prefect_stagegate.units import digest_text
@@ -88,6 +90,8 @@ class DatasetStatus:
     """Requests to adopt another policy that can still be answered."""
     lines: tuple[InboxLine, ...]
     """One for each target, in the order of `refs`, and one for the policy when another one is proposed."""
+    sections: tuple[Section, ...] = ()
+    """What plugins add."""
 
 
 def inbox(statuses: Sequence[DatasetStatus], unreadable: UnreadableRecords) -> list[InboxLine]:
@@ -151,8 +155,10 @@ def status(
 
 def status_values(status: DatasetStatus) -> dict[str, Any]:
     """What `stagegate status --json` prints of a dataset: with the command of each line, which its actions imply."""
-    lines = [{**asdict(line), "next_step": line.next_step, "since": line.since} for line in status.lines]
-    return {**asdict(status), "lines": lines}
+    values = asdict(replace(status, sections=()))
+    del values["sections"]
+    values["lines"] = [{**asdict(line), "next_step": line.next_step, "since": line.since} for line in status.lines]
+    return reduce(merged, (section.values for section in status.sections), values)
 
 
 def find_holders(workspace: Workspace, unreadable: UnreadableRecords) -> Holders:
@@ -218,6 +224,7 @@ class _DatasetReader:
             changed_since=changed_since,
             policy_requests=tuple(state.request for state in policy_requests),
             lines=(*lines, *([of_policy] if of_policy else [])),
+            sections=sections_of("status", self._workspace, Address(self._dataset)),
         )
 
     def _heads(self) -> dict[str, RefHead]:

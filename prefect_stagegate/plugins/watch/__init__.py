@@ -25,12 +25,15 @@ PLUGIN = Plugin(
         ),
     ),
     flows={"watch": f"{__name__}.watch_flow:watch"},
-    guards={"promote": f"{__name__}.watch_records:require_not_held"},
-    keeps={"held": f"{__name__}.watch_records:why_held"},
+    guards={"promote": f"{__name__}.holding:require_not_held"},
+    keeps={"held": f"{__name__}.holding:why_held"},
     pages=(
         Page(_HOLD, f"{__name__}.hold_page:hold_page", "Datasets", "hold_form.html", act=f"{__name__}.hold_page:act"),
     ),
     answers={"hold": _HOLD},
-    sections={"report": f"{__name__}.watch_section:watch_section"},
+    sections={
+        "report": f"{__name__}.watch_section:watch_section",
+        "status": f"{__name__}.watch_section:held_section",
+    },
     spec_keys={"gates.watch": f"{__name__}.watch_keys:WATCH"},
 )

@@ -77,11 +77,14 @@ def hold(
 
     - `stagegate watch hold nycflights@production --reason "the vendor mends its labels"`
     """
-    from prefect_stagegate.plugins.watch.watching import hold_target
+    from prefect_stagegate.plugins.watch.holding import hold_target
+    from prefect_stagegate.plugins.watch.watch_events import emit_hold
 
     workspace = places.workspace()
-    held = hold_target(workspace, Address.parse(target), reason, signature.person_key(workspace))
+    address = Address.parse(target)
+    held = hold_target(workspace, address, reason, signature.person_key(workspace))
     print_result(held, lambda _: say(f"{target} is held"), json=json)
+    emit_hold(address, held)
 
 
 def release(
@@ -101,7 +104,7 @@ def release(
 
     - `stagegate watch release nycflights@production --reason "labels were mended, see v4"`
     """
-    from prefect_stagegate.plugins.watch.watching import release_target
+    from prefect_stagegate.plugins.watch.holding import release_target
 
     workspace = places.workspace()
     hold = release_target(workspace, Address.parse(target), reason, signature.person_key(workspace))

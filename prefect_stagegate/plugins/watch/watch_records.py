@@ -2,14 +2,14 @@
 
     datasets/<dataset>/watch.rounds/<target>/<n>.json     a round begins; who writes it, has the round
                        watch.answers/<target>/<n>.json    what it found, and what was done
-                       watch.holds/<target>/<n>.json      the target is held, or released; the newest counts
+                       watch.holds/<target>/<n>.json      the target is held, or released; see `holding`
 
 A round whose process was killed has no answer. What moved a target, and why, stands in the target's own log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -17,10 +17,7 @@ from typing import Any
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import newest_record, remove_oldest
 from prefect_stagegate.doors import Record
-from prefect_stagegate.errors import GateFailed
 from prefect_stagegate.model import Identity, Outcome
-from prefect_stagegate.show.legible import time_text
-from prefect_stagegate.workspace import Workspace
 
 KEPT = 500
 """Newest rounds of a target that the catalog keeps."""
@@ -111,35 +108,3 @@ def newest_round(catalog: Catalog, dataset: str, target: str) -> WatchRound | No
 def newest_answers(catalog: Catalog, dataset: str, target: str, count: int) -> list[WatchAnswer]:
     """The last answers, the oldest first."""
     return catalog.all(ANSWERS, dataset, target, newest=count)
-
-
-def hold_of(catalog: Catalog, dataset: str, target: str) -> Hold | None:
-    """Why a target is held; None when it is not."""
-    newest = newest_record(catalog, HOLDS, dataset, target)
-    return newest if newest and newest.is_held else None
-
-
-def holds_of(catalog: Catalog, dataset: str) -> dict[str, Hold]:
-    """Why targets of a dataset are held, by target."""
-    holds = {target: hold_of(catalog, dataset, target) for target in catalog.folders(HOLDS, dataset)}
-    return {target: hold for target, hold in holds.items() if hold}
-
-
-def require_not_held(workspace: Workspace, dataset: str, _digest: str, target: str) -> None:
-    """Refuse promotions to a target that is held.
-
-    Raises:
-        GateFailed: It is held.
-    """
-    if hold := hold_of(workspace.catalog, dataset, target):
-        raise GateFailed(
-            f"{dataset}@{target} is held since {time_text(hold.at)}, by {hold.who}: {hold.why}",
-            hint=f"Once that is settled: `stagegate watch release {dataset}@{target} --reason TEXT`.",
-            dataset=dataset,
-        )
-
-
-def why_held(workspace: Workspace, dataset: str) -> Callable[[str], str]:
-    """Why a version may not be removed from the catalog: a target is held because of it; see `Plugin.keeps`."""
-    holds = holds_of(workspace.catalog, dataset).items()
-    return lambda digest: next((f"{target} is held: {hold.why}" for target, hold in holds if hold.digest == digest), "")

@@ -1,11 +1,14 @@
-"""Watching in a report: the last rounds about the version, and whether a target is held."""
+"""Watching in a report: the last rounds about the version. And in a report and a status, which targets are held."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
+from prefect_stagegate.doors import hidden_names
+from prefect_stagegate.model import Address
+from prefect_stagegate.plugins.watch.holding import held_text, holds_of, release_command
 from prefect_stagegate.plugins.watch.watch_keys import watch_of
-from prefect_stagegate.plugins.watch.watch_records import WatchAnswer, holds_of, newest_answers
+from prefect_stagegate.plugins.watch.watch_records import WatchAnswer, newest_answers
 from prefect_stagegate.show.document import Cell, Section, Table, Text, VersionBeside
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.workspace import Workspace
@@ -14,25 +17,35 @@ SHOWN = 10
 """The newest rounds of a target that a report shows."""
 
 
+def held_section(workspace: Workspace, subject: Address) -> list[Section]:
+    """The targets of a dataset that are held, each with the command that releases it."""
+    holds = {Address(subject.dataset, target): hold for target, hold in holds_of(workspace, subject.dataset).items()}
+    hidden = hidden_names(workspace.catalog) if holds else {}
+    shown = {address: hold for address, hold in holds.items() if str(address) not in hidden}
+    texts, values = list[Text](), {}
+    for address, hold in shown.items():
+        command = release_command(address)
+        texts += [Text(held_text(address, hold)), Text(f"Next: {command}")]
+        values[address.ref] = {**asdict(hold), "next_step": command}
+    return [Section("Held", tuple(texts), {"holds": values})] if texts else []
+
+
 def watch_section(workspace: Workspace, subject: VersionBeside) -> list[Section]:
-    """What `watch` found about a version."""
-    version, catalog = subject.version, workspace.catalog
-    targets = [target for target, gate in version.spec.gates.items() if watch_of(gate)]
-    holds = holds_of(catalog, version.dataset)
+    """What `watch` found about a version, and what is held."""
+    version = subject.version
+    held = held_section(workspace, Address(version.dataset))
     answers = [
         answer
-        for target in targets
-        for answer in reversed(newest_answers(catalog, version.dataset, target, SHOWN))
+        for target, gate in version.spec.gates.items()
+        if watch_of(gate)
+        for answer in reversed(newest_answers(workspace.catalog, version.dataset, target, SHOWN))
         if answer.digest == version.digest
     ]
-    texts = [Text(f"{target} is held since {time_text(hold.at)}: {hold.why}") for target, hold in holds.items()]
-    table = Table(("Target", "Asked", "Outcome", "Done"), tuple(map(_row, answers)))
-    if not (texts or answers):
+    if not (held or answers):
         return []
-    values = {"holds": {target: asdict(hold) for target, hold in holds.items()}, "rounds": list(map(asdict, answers))}
-    return [
-        Section("Watched since its promotion" if answers else "Held", (*texts, *((table,) if answers else ())), values)
-    ]
+    table = Table(("Target", "Asked", "Outcome", "Done"), tuple(map(_row, answers)))
+    values = {"holds": {}, "rounds": list(map(asdict, answers))}
+    return [*held, Section("Watched since its promotion", (table,) if answers else (), values)]
 
 
 def _row(answer: WatchAnswer) -> tuple[Cell, ...]:

@@ -8,7 +8,7 @@ before its next promotion: it is held.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from threading import Event
 
@@ -18,15 +18,13 @@ from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.doors import hidden_names
 from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef, UsageError
 from prefect_stagegate.gate import CHECKS
-from prefect_stagegate.gate.approval_counting import who_may, why_act_is_void
-from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.evidence_rules import run_check
-from prefect_stagegate.gate.records.answers import PersonKey, SignedAct, sign_act, signer_of
 from prefect_stagegate.jobs.gating.check import build_context, check_version, resolve_for_gate
 from prefect_stagegate.jobs.gating.policy import adopted_spec
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.gating.withdraw import version_failures
 from prefect_stagegate.model import Address, DecisionOutcome, Evidence, Outcome, Scope, Severity
+from prefect_stagegate.plugins.watch.holding import hold_of
 from prefect_stagegate.plugins.watch.watch_keys import WatchSpec, watch_of
 from prefect_stagegate.plugins.watch.watch_records import (
     ANSWERS,
@@ -36,7 +34,6 @@ from prefect_stagegate.plugins.watch.watch_records import (
     WatchAnswer,
     WatchRound,
     begin_round,
-    hold_of,
     newest_answers,
     newest_round,
 )
@@ -108,7 +105,7 @@ def watched_target(workspace: Workspace, address: Address) -> Watched:
 
 
 def _watched(workspace: Workspace, dataset: str, target: str, keys: WatchSpec) -> Watched:
-    entries, hold = workspace.catalog.history(dataset, target), hold_of(workspace.catalog, dataset, target)
+    entries, hold = workspace.catalog.history(dataset, target), hold_of(workspace, dataset, target)
     watched = Watched(dataset, target, keys, entries, hold, is_due=True)
     return replace(watched, is_due=_is_due(workspace, watched))
 
@@ -237,53 +234,3 @@ def _places(watched: Watched) -> list[str]:
     gone = withdrawn(watched.entries)
     named = [entry.digest for entry in reversed(moves(watched.entries)) if entry.digest not in gone]
     return [digest for digest in dict.fromkeys(named) if digest != watched.move.digest][:RETURNS]
-
-
-def hold_target(workspace: Workspace, address: Address, reason: str, key: PersonKey | None = None) -> Hold:
-    """Let no promotion to a target through until somebody releases it, watched or not.
-
-    Raises:
-        UsageError: The address names no target, or one that is held already; there is no reason; or whoever does this
-            may not overrule the target's gate.
-        UnknownRef: The target names no version.
-    """
-    if not address.target:
-        raise UsageError(f"{address} names no target", hint="Write DATASET@TARGET, as in `nycflights@production`.")
-    digest = workspace.catalog.resolve(address)
-    if hold := hold_of(workspace.catalog, address.dataset, address.target):
-        raise UsageError(
-            f"{address} is held already, by {hold.who}: {hold.why}",
-            hint=f"`stagegate watch release {address}` ends that.",
-        )
-    return _recorded(workspace, address, reason, key, digest)
-
-
-def release_target(workspace: Workspace, address: Address, reason: str, key: PersonKey | None = None) -> Hold:
-    """Let promotions to a target through again.
-
-    Raises:
-        UsageError: The address names no target, or one that is not held; there is no reason; or whoever does this may
-            not overrule the target's gate.
-    """
-    if not address.target or not hold_of(workspace.catalog, address.dataset, address.target):
-        raise UsageError(f"{address} is not held", hint="A version's report says which targets are.")
-    return _recorded(workspace, address, reason, key)
-
-
-def _recorded(workspace: Workspace, address: Address, reason: str, key: PersonKey | None, digest: str = "") -> Hold:
-    if not reason.strip():
-        verb = "hold" if digest else "release"
-        raise UsageError(f"A {verb} needs a reason", hint=f"`stagegate watch {verb} {address} --reason TEXT`")
-    hold = Hold(bool(digest), short_line(reason), digest, signer_of(workspace.identity, key), stamp(now()))
-    dataset, target = address.dataset, address.target
-    statement = {"act": "Hold", "catalog": workspace.catalog.id, "dataset": dataset, "target": target, **asdict(hold)}
-    act = SignedAct(hold.who.name, statement, hold.at, source=hold.who.source)
-    if key:
-        hold = replace(hold, envelope=sign_act(act, key))
-    rule = authority_of(adopted_spec(workspace, dataset), target, lambda: workspace.catalog.id)
-    act = replace(act, envelope=hold.envelope)
-    if rule.parameters and (why := why_act_is_void(act, rule.parameters, rule.owners)):
-        done = "held" if digest else "released"
-        raise UsageError(f"{address} was not {done}: {why}", hint=who_may(rule.parameters, rule.owners))
-    workspace.catalog.add(HOLDS, hold, dataset, target)
-    return hold

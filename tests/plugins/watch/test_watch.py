@@ -21,8 +21,9 @@ from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.plugins.watch import watching
+from prefect_stagegate.plugins.watch.holding import hold_target, release_target
 from prefect_stagegate.plugins.watch.watch_records import WatchAnswer
-from prefect_stagegate.plugins.watch.watching import hold_target, release_target, watch_round, watched_target
+from prefect_stagegate.plugins.watch.watching import watch_round, watched_target
 from tests.support.kills import Killed, killed_at
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import events_about
