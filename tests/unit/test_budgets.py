@@ -42,7 +42,8 @@ doors for keys of specs, guards and what listings leave out.
 850 let people answer in the browser: 210 of them refuse forms. 950 let them log in, most of them refusals.
 31 name what a newcomer meant: a spec for a dataset, a shell, another scheme or command.
 1,060 let programs read pages as JSON and start jobs by tokens, without a browser or a shell.
-127 ask the provider before each form who sends it, and show names as they are proved."""
+127 ask the provider before each form who sends it, and show names as they are proved.
+130 prove releases of holds when they are read, and say in `status` and by an event who holds."""
 TWICE = {"modules": 2, "classes": 1}
 """Names of modules, and of public classes at their top, that occur more than once. A plugin's `commands` is one, and
 `Source` is the door and what it opens."""
