@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from prefect_stagegate.catalog.gate_records import put_answer, read_answers, read_requests
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import ExitCode, GateFailed, StagegateError, UsageError
-from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, sign_act, signed_answer, signed_moment
+from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, sign_act, signed_moment
 from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.gate.records.ssh_signatures import (
     NAMESPACE,
@@ -110,7 +110,7 @@ class SshScenario(Scenario):
         request, folder = request or self.request(), self.folder / "verified"
         folder.mkdir(exist_ok=True)
         (folder / "allowed_signers").write_text(signers)
-        (folder / "answer").write_bytes(canonical(signed_answer(request, reply)))
+        (folder / "answer").write_bytes(canonical(answer_act(request, reply).statement))
         (folder / "answer.sig").write_text(reply.envelope[SSHSIG])
         line = verification_line(reply.approver.name, signed_moment(answer_act(request, reply)), "answer", "answer.sig")
         ended = subprocess.run(["/bin/sh", "-c", line], cwd=folder, capture_output=True, check=False)
@@ -238,7 +238,7 @@ def test_answer_dated_back_does_not_revive_a_key(scenario: SshScenario) -> None:
     scenario.ask(signers)
     reply = scenario.forged(INES, "ines")
     reply = replace(reply, at=request_time)
-    statement = canonical(signed_answer(scenario.request(), reply))
+    statement = canonical(answer_act(scenario.request(), reply).statement)
     scenario.put(replace(reply, envelope={SSHSIG: scenario.key("ines").sign(statement)}))
     decision = check(scenario.node(), THINGS, "pilot")
     assert decision.outcome is DecisionOutcome.WAITING
@@ -250,7 +250,7 @@ def test_other_form_of_time_does_not_revive_a_key(scenario: SshScenario, form: s
     week_ago = now() - timedelta(days=7)
     scenario.ask(scenario.signer(INES.name, "ines", f'valid-before="{week_ago:%Y%m%d}Z"'))
     reply = replace(scenario.forged(INES, "ines"), at=(now() - timedelta(days=40)).strftime(form))
-    statement = canonical(signed_answer(scenario.request(), reply))
+    statement = canonical(answer_act(scenario.request(), reply).statement)
     scenario.put(replace(reply, envelope={SSHSIG: scenario.key("ines").sign(statement)}))
     decision = check(scenario.node(), THINGS, "pilot")
     assert decision.outcome is DecisionOutcome.WAITING
@@ -265,7 +265,7 @@ def test_request_dated_back_does_not_revive_a_key(scenario: SshScenario) -> None
     # As a node writes it whose clock is set back.
     path.write_text(json.dumps({**request, "at": stamp(now() - timedelta(days=40))}))
     reply = replace(scenario.forged(INES, "ines"), at=stamp(now() - timedelta(days=40)))
-    statement = canonical(signed_answer(scenario.request(), reply))
+    statement = canonical(answer_act(scenario.request(), reply).statement)
     scenario.put(replace(reply, envelope={SSHSIG: scenario.key("ines").sign(statement)}))
     assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
     with pytest.raises(UsageError, match="key has expired"):
@@ -404,7 +404,7 @@ def test_signature_of_another_namespace_does_not_count(scenario: SshScenario, na
     signers = scenario.signer(INES.name, "ines")
     scenario.ask(signers)
     reply, path = scenario.forged(INES, "ines"), scenario.folder / "statement"
-    path.write_bytes(canonical(signed_answer(scenario.request(), reply)))
+    path.write_bytes(canonical(answer_act(scenario.request(), reply).statement))
     ssh_keygen("-Y", "sign", "-n", namespace, "-f", str(scenario.key("ines").path), str(path))
     reply = replace(reply, envelope={SSHSIG: path.with_name("statement.sig").read_text()})
     assert not scenario.ssh_keygen_accepts(reply, signers)

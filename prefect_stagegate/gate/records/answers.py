@@ -140,26 +140,21 @@ class AnswerProof:
         return f"{self.login.issuer} {self.login.subject}" if self.login else fingerprint_of(self.key)
 
 
-def signed_answer(request: ApprovalRequest, reply: Approval) -> dict[str, Any]:
-    """The JSON values that an approver signs: the digest of the whole request, and the answer to it."""
-    return {
+def answer_act(request: ApprovalRequest, reply: Approval) -> SignedAct:
+    """An answer as its approver signs it: the digest of the whole request, and the answer to it."""
+    who = reply.approver
+    statement = {
         # Of the whole request, so that an answer can't be carried over to another one.
         "request": digest_of(request.signed()),
         "dataset": request.dataset,
         "digest": request.digest,
         "target": request.target,
-        "approver": reply.approver.name,
+        "approver": who.name,
         "approved": reply.approved,
         "reason": reply.reason,
         "at": reply.at,
     }
-
-
-def answer_act(request: ApprovalRequest, reply: Approval) -> SignedAct:
-    """An answer as its approver signs it."""
-    statement = signed_answer(request, reply)
-    name, source, requester = reply.approver.name, reply.approver.source, request.requester.name
-    return SignedAct(name, statement, reply.at, reply.envelope, requester, request.at, source)
+    return SignedAct(who.name, statement, reply.at, reply.envelope, request.requester.name, request.at, who.source)
 
 
 def request_act(request: ApprovalRequest) -> SignedAct:

@@ -14,7 +14,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers
 from prefect_stagegate.gate.approval_parameters import APPROVAL, approval_asked_by
 from prefect_stagegate.gate.authority import authority_of
-from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
+from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, signed_moment
 from prefect_stagegate.gate.records.attest import STATEMENT_TYPE, AttestedDecision, read_statement, statement_digest
 from prefect_stagegate.gate.records.signing import STATEMENT_PAYLOAD, signers
 from prefect_stagegate.gate.records.ssh_signatures import verification_line
@@ -103,7 +103,7 @@ def export_answers(workspace: Workspace, attested: AttestedDecision, folder: Pat
         for number, reply in enumerate(signed, 1):
             # Numbers, since names come from anybody.
             statement, signature = f"{number}.json", f"{number}.json.sig"
-            files[statement] = canonical(signed_answer(request, reply))
+            files[statement] = canonical(answer_act(request, reply).statement)
             files[signature] = str(reply.envelope[SSHSIG]).encode()
             at = signed_moment(answer_act(request, reply))
             lines.append(verification_line(reply.approver.name, at, statement, signature))

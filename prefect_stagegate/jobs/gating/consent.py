@@ -22,6 +22,13 @@ def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return rule
 
 
+def change_parameters(policy: Mapping[str, Any]) -> ApprovalParameters:
+    """The parameters of the approval that a policy with a rule requires before another replaces it."""
+    from prefect_stagegate.gate.approval_parameters import ApprovalParameters  # late: it loads all checks
+
+    return ApprovalParameters.model_validate(rule_of(policy))
+
+
 def is_signed(rule: Mapping[str, Any] | None) -> bool:
     """Whether a rule wants answers that are signed, by the person or by the server of a login."""
     return rule is not None and bool(rule.get("signed") or rule.get("proof", "declared") not in RECORDED)
@@ -29,12 +36,11 @@ def is_signed(rule: Mapping[str, Any] | None) -> bool:
 
 def why_unchangeable(policy: Mapping[str, Any]) -> str:
     """Why too few people could ever agree by a policy's rule; empty when enough could, or it has no rule."""
-    rule = rule_of(policy)
-    if rule is None:
+    if rule_of(policy) is None:
         return ""
     from prefect_stagegate.gate.approval_counting import why_unanswerable  # late: it loads all checks
 
-    why = why_unanswerable(_parameters(rule), policy.get("owners", {}))
+    why = why_unanswerable(change_parameters(policy), policy.get("owners", {}))
     return why and f"its rule can't be met: {why}"
 
 
@@ -48,7 +54,7 @@ def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequ
     """
     from prefect_stagegate.gate.approval_counting import count_answers  # late, as above
 
-    return count_answers(request, answers, _parameters(rule_of(policy)), policy.get("owners", {}))
+    return count_answers(request, answers, change_parameters(policy), policy.get("owners", {}))
 
 
 def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
@@ -70,18 +76,11 @@ def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
     return missing and f"the required people did not agree: {missing}"
 
 
-def _parameters(rule: Mapping[str, Any] | None) -> ApprovalParameters:
-    from prefect_stagegate.gate.approval_parameters import ApprovalParameters  # late: it loads all checks
-
-    return ApprovalParameters.model_validate(rule)
-
-
 def _is_readable(policy: Mapping[str, Any]) -> bool:
     """Whether a policy has no rule, or one that this release can read."""
     try:
-        rule = rule_of(policy)
-        if rule is not None:
-            _parameters(rule)
+        if rule_of(policy) is not None:
+            change_parameters(policy)
     except (AttributeError, ValueError):
         return False
     return True

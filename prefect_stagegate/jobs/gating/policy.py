@@ -20,7 +20,14 @@ from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.jobs.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
-from prefect_stagegate.jobs.gating.consent import POLICY_TARGET, agreement, is_signed, rule_of, why_unchangeable
+from prefect_stagegate.jobs.gating.consent import (
+    POLICY_TARGET,
+    agreement,
+    change_parameters,
+    is_signed,
+    rule_of,
+    why_unchangeable,
+)
 from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Direction, PolicyChange
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import Spec
@@ -265,13 +272,11 @@ def answer_request(
         UsageError: No policy is proposed, several are and `digest` is empty, the answer would not count, or a refusal
             has no reason.
     """
-    from prefect_stagegate.gate.approval_parameters import ApprovalParameters as Parameters
     from prefect_stagegate.jobs.gating.approve import record_answer  # late: it loads all checks, see `changes`
 
     head = policy_log(workspace.catalog, dataset).head()
     requests = [request for request in open_requests(workspace, dataset) if matches(request.digest, digest)]
-    rule = rule_of(head.policy) if head else None
-    if not requests or head is None or rule is None:
+    if not requests or head is None or rule_of(head.policy) is None:
         raise UsageError(
             f"There is no request to adopt another policy for {dataset}",
             hint="`stagegate policy adopt SPEC --reason TEXT` records one.",
@@ -285,7 +290,7 @@ def answer_request(
             hint="Name one with --policy DIGEST.",
             dataset=dataset,
         )
-    facts = (f"the policy of {dataset}", Parameters.model_validate(rule), head.policy.get("owners", {}))
+    facts = (f"the policy of {dataset}", change_parameters(head.policy), head.policy.get("owners", {}))
     return request, record_answer(workspace, request, *facts, approved=approved, reason=reason.strip(), key=key)
 
 

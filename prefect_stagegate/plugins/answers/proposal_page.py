@@ -10,9 +10,8 @@ from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.errors import UnknownRef, UsageError
 from prefect_stagegate.gate.approval_counting import requester_of, who_may
-from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.jobs.address import policy_of
-from prefect_stagegate.jobs.gating.consent import agreement, rule_of
+from prefect_stagegate.jobs.gating.consent import agreement, change_parameters, rule_of
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request, open_requests, proposed_by, spec_under
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.plugins.answers.people import acting, answer_of, answers_read, proved_answers
@@ -30,12 +29,11 @@ def proposal_page(request: PageRequest) -> SimpleNamespace:
     workspace, catalog = request.workspace, request.workspace.catalog
     head = policy_log(catalog, dataset).head()
     asked = next((asked for asked in open_requests(workspace, dataset)[::-1] if asked.digest == digest), None)
-    rule = rule_of(head.policy) if head else None
-    if asked is None or head is None or rule is None:
+    if asked is None or head is None or rule_of(head.policy) is None:
         if catalog.get(gate_records.PROPOSALS, dataset, digest) is None:
             raise UnknownRef(f"Nobody proposed a policy {digest[:19]} for {dataset}")
         return SimpleNamespace(dataset=dataset, digest=digest, request=None)
-    parameters, owners = ApprovalParameters.model_validate(rule), head.policy.get("owners", {})
+    parameters, owners = change_parameters(head.policy), head.policy.get("owners", {})
     replies = proved_answers(catalog, asked, parameters)
     people = agreement(head.policy, asked, replies)
     request.rely({"the request": asked.id, "the answers": answers_read(people), "the policy in force": head.digest})

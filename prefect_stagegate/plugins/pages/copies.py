@@ -73,18 +73,12 @@ class CopiedRecords:
             self._copies.put((key, size), end, len(end))
         return end
 
-    def create(self, key: str, data: bytes) -> NoReturn:
+    def create(self, key: str, data: bytes = b"") -> NoReturn:
         """Refuse to write."""
         del data
         raise CatalogError(f"The pages only read the catalog, and write no {key}")
 
-    def replace(self, key: str, data: bytes) -> NoReturn:
-        """Refuse to write."""
-        self.create(key, data)
-
-    def remove(self, key: str) -> NoReturn:
-        """Refuse, as `create` does."""
-        self.create(key, b"")
+    replace = remove = create
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys below `prefix`, which ends with a slash, sorted; with `after`, those that sort after it."""

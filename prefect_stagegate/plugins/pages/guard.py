@@ -48,17 +48,17 @@ class Guard:
         hosts: Names that a request's Host may have beside those of this machine's loopback; None for any. A page of
             somebody else's name that leads to this machine could read everything otherwise (DNS rebinding).
         forms: The paths to which forms may be sent.
-        bearers: Tells what programs may that send a token; None where none may anything. Their requests never reach
-            `app`, so that their cookies count for nothing.
+        bearers: Tells what programs may that send a token, and answers them: their requests never reach `app`, so that
+            their cookies count for nothing.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        token: str = "",
-        hosts: Collection[str] | None = (),
-        forms: Collection[re.Pattern[str]] = (),
-        bearers: Bearers | None = None,
+        token: str,
+        hosts: Collection[str] | None,
+        forms: Collection[re.Pattern[str]],
+        bearers: Bearers,
     ) -> None:
         self._app, self._token, self._hosts, self._forms = app, token.encode(), hosts, forms
         self._bearers = bearers
@@ -77,7 +77,7 @@ class Guard:
 
         answer = self._refusal(request := Request(scope)) or self._app
         text = self._program_token(request)
-        if answer is self._app and self._bearers and text:
+        if answer is self._app and text:
             try:
                 scope = {**scope, "stagegate.grant": await self._bearers.grant(peer_of(request), text)}
                 answer = self._bearers.app
@@ -90,7 +90,7 @@ class Guard:
         """The token of a program; empty for a request that has none."""
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         is_own = self._token and hmac.compare_digest(text.encode(), self._token)
-        return text if scheme.lower() == "bearer" and not is_own and self._bearers and self._bearers.names(text) else ""
+        return text if scheme.lower() == "bearer" and not is_own and self._bearers.names(text) else ""
 
     def _refusal(self, request: Request) -> Response | None:
         has_form = any(form.fullmatch(request.scope["path"]) for form in self._forms)

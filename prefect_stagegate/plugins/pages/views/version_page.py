@@ -60,14 +60,6 @@ class CheckRow:
         return tuple(filter(None, (binding.get("node", ""), target)))
 
 
-@dataclass(frozen=True, slots=True)
-class SourceLine:
-    """How many of the version's files came from one source."""
-
-    url: str
-    files: int
-
-
 def version_page(view: CatalogView, request: Request) -> SimpleNamespace:
     """Read the page of a version. Its profiles are compared with those of what the target `beside` names.
 
@@ -128,7 +120,7 @@ def version_page(view: CatalogView, request: Request) -> SimpleNamespace:
         beside_digest=other,
         decisions=decisions[:DECISIONS],
         more_decisions=max(0, len(decisions) - DECISIONS),
-        sources=tuple(SourceLine(url, count) for url, count in sources.most_common(SOURCES)),
+        sources=sources.most_common(SOURCES),
         more_sources=max(0, len(sources) - SOURCES),
         holders=held[:HOLDERS],
         more_holders=max(0, len(held) - HOLDERS),
