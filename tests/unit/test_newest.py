@@ -51,3 +51,12 @@ def test_a_table_without_rows_has_no_newest_moment(tmp_path: Path) -> None:
 def test_absent_or_untimed_column_is_an_error_that_names_it(tmp_path: Path, query: str) -> None:
     with pytest.raises(ValidationError, match="time column 't'"):
         newest(tmp_path, query)
+
+
+def test_files_are_decoded_where_only_the_version_opens(tmp_path: Path) -> None:
+    """Python reads CSV, so that only the kernel is in the way."""
+    (tmp_path / "view").mkdir()
+    secret = tmp_path / "secret.csv"
+    secret.write_text("t\n2013-05-01\n")
+    with pytest.raises(ValidationError, match="Permission denied"):
+        newest_time(tmp_path / "view", [Entry(str(secret), 1, "")], TableSpec(files="**", time="t"))

@@ -81,7 +81,8 @@ def table_columns(context: CheckContext, digest: str, tables: Collection[str]) -
 def table_time(context: CheckContext, table: str) -> datetime | None:
     """The newest value in the `time` column of a table of the contract, aware; None when it has no rows."""
     view = local_view(context)
-    return newest_time(view, context.entries(), context.spec.contract.tables[table]) if view else None
+    spec = context.spec.contract.tables[table]
+    return newest_time(view, context.entries(), spec, context.cancel) if view else None
 
 
 def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[str, datetime]:
