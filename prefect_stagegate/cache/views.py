@@ -124,6 +124,12 @@ class Draft:
             sync_volume(view)
             seal_view(view)
 
+    def folder(self) -> Path:
+        """Its folder, for other files that are to go with it; such a draft is not published."""
+        with explained("make a folder", self._root):
+            self._begin()
+        return self._root
+
     def close(self) -> None:
         """Remove the draft, unless it was published."""
         if self._lock < 0:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import re
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from prefect_stagegate.cache import Layout
-from prefect_stagegate.cache.layout import GROUP_DIR, explained
-from prefect_stagegate.cache.views import DRAFT, remove_tree
 from prefect_stagegate.catalog.version_records import read_manifest
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, NoSpace, UsageError, ValidationError, WorkerCrashed
@@ -94,7 +88,11 @@ def compare_versions(
     compared = (version.dataset, before.digest, after.digest, contract_digest(version.spec))
     changes = RowChanges(*compared, results, str(workspace.identity), stamp(now()))
     if before.dataset == after.dataset and before != after:
-        _keep(workspace, changes)
+        kept = replace(changes, tables=tuple(replace(table, samples=()) for table in results))
+        try:
+            workspace.catalog.put(CHANGES, kept, changes.dataset, changes.new, changes.old)
+        except CatalogError as error:  # who may not write to the catalog compares all the same
+            log.info("What was counted of the rows is not kept: %s", error)
     return section_of(changes, (_name(before), _name(after)))
 
 
@@ -116,17 +114,15 @@ def _files(workspace: Workspace, version: Address, tables: Mapping[str, TableSpe
 def differing_files(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """The files of both versions whose rows the other one has in no file; each file cancels out one other."""
     shared = Counter(old.values()) & Counter(new.values())
-    return _without(old, shared), _without(new, shared)
-
-
-def _without(files: Mapping[str, str], shared: Counter[str]) -> list[str]:
-    left, paths = shared.copy(), []
-    for path, digest in files.items():
-        if left[digest]:
-            left[digest] -= 1
-        else:
-            paths.append(path)
-    return paths
+    differing: tuple[list[str], list[str]] = ([], [])
+    for files, paths in zip((old, new), differing, strict=True):
+        left = shared.copy()
+        for path, digest in files.items():
+            if left[digest]:
+                left[digest] -= 1
+            else:
+                paths.append(path)
+    return differing
 
 
 def _pair(
@@ -170,7 +166,8 @@ def _compared(
             held.enter_context(present(workspace, version.dataset, version.digest, "diff --rows")) if needed else Path()
             for version, needed in zip(versions, is_read, strict=True)
         ]
-        scratch = held.enter_context(_scratch_folder(workspace.cache.layout))
+        # A collection removes what a killed process leaves of a draft.
+        scratch = held.enter_context(workspace.cache.views.draft()).folder()
         memory = min(limits.memory // SHARE, MOST_MEMORY)
         bounds = replace(limits, memory=memory, scratch=str(scratch))
         folders = [view for view, needed in zip(views, is_read, strict=True) if needed]
@@ -195,29 +192,3 @@ def _compared_pair(pair: TablePair, folders: Sequence[Path], bounds: ValidationL
     except WorkerCrashed as error:
         error.hint += " Give it more time by STAGEGATE_VALIDATION_TIMEOUT."
         raise
-
-
-@contextmanager
-def _scratch_folder(layout: Layout) -> Iterator[Path]:
-    """A folder on the cache's volume for the block. A collection removes what a killed process left of it."""
-    # A draft, as those of views: locked while it is needed, and garbage without its lock.
-    folder = layout.ingest / f"{DRAFT}rows-{uuid.uuid4().hex}"
-    with explained("make a folder to compare rows", folder):
-        folder.mkdir(mode=0o700)
-        layout.share(folder, GROUP_DIR)  # so that others of the group can remove what is left
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        yield folder
-    finally:
-        remove_tree(folder)
-        os.close(lock)
-
-
-def _keep(workspace: Workspace, changes: RowChanges) -> None:
-    """Keep what was counted, without samples. Who may not write to the catalog compares all the same."""
-    tables = tuple(replace(table, samples=()) for table in changes.tables)
-    try:
-        workspace.catalog.put(CHANGES, replace(changes, tables=tables), changes.dataset, changes.new, changes.old)
-    except CatalogError as error:
-        log.info("What was counted of the rows is not kept: %s", error)

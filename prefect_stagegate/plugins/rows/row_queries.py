@@ -37,23 +37,16 @@ class _Columns:
     """Positions of the columns whose values are masked."""
 
     @property
-    def all(self) -> str:
-        """All of them in SQL."""
-        return _names("c", range(len(self.names)))
-
-    @property
     def others(self) -> list[int]:
         """Positions of the columns beside the key."""
         return [position for position in range(len(self.names)) if position not in self.key]
 
     def texts(self, row: Sequence[str | None], positions: Sequence[int]) -> dict[str, str]:
         """A row's values for people, by column."""
-        return {self.names[at]: self._text(at, value) for at, value in zip(positions, row, strict=True)}
-
-    def _text(self, position: int, value: str | None) -> str:
-        if value is None:
-            return NULL
-        return MASKED if position in self.hidden else short(value, LONGEST_VALUE)
+        return {
+            self.names[at]: NULL if value is None else MASKED if at in self.hidden else short(value, LONGEST_VALUE)
+            for at, value in zip(positions, row, strict=True)
+        }
 
 
 def compare_rows(queries: Queries, pair: TablePair) -> TableRowChanges:
@@ -76,15 +69,17 @@ def compare_rows(queries: Queries, pair: TablePair) -> TableRowChanges:
     for name, side in zip(pair.names, (old, new), strict=True):
         _require_key(queries, pair, name, side, columns)
     rows = (_count(queries, old), _count(queries, new))
-    by_column: dict[str, int] = {}
+    by_column, samples, changed = dict[str, int](), list[RowSample](), 0
     if not (old and new and columns.names):  # nothing to compare with: all rows of one version
-        added, gone, changed = rows[1], rows[0], 0
-        samples = [*_samples(queries, old, "gone", columns), *_samples(queries, new, "added", columns)]
+        (gone, added), sides = rows, (old, new)
     elif columns.key:
         (added, gone, changed), by_column, samples = _by_key(queries, old, new, columns)
+        o, n = (", ".join(f"{side}{at} AS c{at}" for at in range(len(columns.names))) for side in "on")
+        sides = (f"SELECT {o} FROM differing WHERE is_gone", f"SELECT {n} FROM differing WHERE is_added")
     else:
-        (added, gone), samples = _by_rows(queries, old, new, columns)
-        changed = 0
+        added, gone = _by_rows(queries, old, new, columns)
+        sides = ("FROM differing WHERE n < 0", "FROM differing WHERE n > 0")
+    samples += [*_samples(queries, sides[0], "gone", columns), *_samples(queries, sides[1], "added", columns)]
     files, key = (len(pair.old), len(pair.new)), tuple(columns.names[at] for at in columns.key)
     counts = (added, gone, changed if key else None)
     return TableRowChanges(pair.table, files, 0, rows, key, *counts, by_column, tuple(notes), tuple(samples))
@@ -167,24 +162,21 @@ def _require_key(queries: Queries, pair: TablePair, name: str, side: str, column
             )
 
 
-def _by_rows(queries: Queries, old: str, new: str, columns: _Columns) -> tuple[tuple[int, int], list[RowSample]]:
-    """How many rows were added and went, and samples: the difference of two multisets."""
+def _by_rows(queries: Queries, old: str, new: str, columns: _Columns) -> tuple[int, int]:
+    """How many rows were added and went: the difference of two multisets, which stays in the table `differing`."""
     both = f"SELECT *, -1 AS side FROM ({old}) UNION ALL SELECT *, 1 FROM ({new})"
-    sums = f"SELECT {columns.all}, sum(side) AS n FROM ({both}) GROUP BY {columns.all}"
+    every = _names("c", range(len(columns.names)))
+    sums = f"SELECT {every}, sum(side) AS n FROM ({both}) GROUP BY {every}"
     queries.rows(f"CREATE TEMP TABLE differing AS FROM ({sums}) WHERE n <> 0")
     query = "SELECT sum(n) FILTER (WHERE n > 0), -sum(n) FILTER (WHERE n < 0) FROM differing"
     added, gone = (int(count or 0) for count in queries.rows(query)[0])
-    samples = [
-        *_samples(queries, "FROM differing WHERE n < 0", "gone", columns),
-        *_samples(queries, "FROM differing WHERE n > 0", "added", columns),
-    ]
-    return (added, gone), samples
+    return added, gone
 
 
 def _by_key(
     queries: Queries, old: str, new: str, columns: _Columns
 ) -> tuple[tuple[int, int, int], dict[str, int], list[RowSample]]:
-    """How many rows were added, went and changed, in how many each column changed, and samples."""
+    """How many rows were added, went and changed, in how many each column changed, and samples of changed ones."""
     every = range(len(columns.names))
     equal = " AND ".join(f"o.c{at} = n.c{at}" for at in columns.key)
     differs = [f"o.c{at} IS DISTINCT FROM n.c{at}" for at in columns.others]
@@ -204,18 +196,8 @@ def _by_key(
     (counted,) = queries.rows(f"SELECT {counts} FROM differing")
     added, gone, changed, *of_columns = map(int, counted)
     by_column = {columns.names[at]: count for at, count in zip(columns.others, of_columns, strict=True) if count}
-    samples = [
-        *_changed_samples(queries, is_changed, columns),
-        *_samples(queries, _renamed("o", "is_gone", every), "gone", columns),
-        *_samples(queries, _renamed("n", "is_added", every), "added", columns),
-    ]
     by_column = dict(sorted(by_column.items(), key=lambda item: -item[1]))
-    return (added, gone, changed), by_column, samples
-
-
-def _renamed(side: str, condition: str, every: range) -> str:
-    values = ", ".join(f"{side}{at} AS c{at}" for at in every)
-    return f"SELECT {values} FROM differing WHERE {condition}"
+    return (added, gone, changed), by_column, _changed_samples(queries, is_changed, columns)
 
 
 def _count(queries: Queries, side: str) -> int:

@@ -70,11 +70,8 @@ def _notes(table: TableRowChanges) -> list[str]:
 
 
 def _sample(sample: RowSample) -> tuple[Cell, ...]:
-    values = _pairs(sample.values)
-    if sample.kind != "changed":
-        return Cell(sample.kind), Cell(values), Cell()
     changes = {name: f"{before} → {now}" for name, (before, now) in sample.changes.items()}
-    return Cell(sample.kind), Cell(values), Cell(_pairs(changes))
+    return Cell(sample.kind), Cell(_pairs(sample.values)), Cell(_pairs(changes))
 
 
 def _pairs(values: Mapping[str, str]) -> str:
