@@ -23,8 +23,8 @@ from prefect_stagegate.cli.printing import (
 from prefect_stagegate.durable import read_file
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address, check_name
-from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node, erased_datasets, report_text
-from prefect_stagegate.plugins.retention.erasure import NodeErasure, glob_of, plan_erasure
+from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node, report_text
+from prefect_stagegate.plugins.retention.erasure import ERASURES, NodeErasure, glob_of, plan_erasure
 from prefect_stagegate.plugins.retention.erasure_requests import answer_request, erase_or_ask, find_request
 from prefect_stagegate.plugins.retention.erasure_status import NodeStanding, NodeStatus, erasure_status, refs_naming
 from prefect_stagegate.plugins.retention.expire import VersionFate
@@ -174,8 +174,8 @@ def erase(  # noqa: PLR0913 - options of a command
     workspace, unreadable = places.workspace(), UnreadableRecords()
     version = Address.parse(address) if address else None
     if node:
-        names = [version.dataset] if version else erased_datasets(workspace)
-        reports = [(name, report) for name in names for report in erase_on_node(workspace, name)]
+        names = [version.dataset] if version else [name.partition("/")[0] for name in workspace.catalog.names(ERASURES)]
+        reports = [(name, report) for name in dict.fromkeys(names) for report in erase_on_node(workspace, name)]
         print_result(reports, _show_reports, json=json)
         return ExitCode.PASS if all(report.is_proved for _, report in reports) else ExitCode.ERROR
     if version is None:
@@ -206,8 +206,8 @@ def erase(  # noqa: PLR0913 - options of a command
         "request": request,
         "missing": missing,
         "this_node": reports,
+        "named_by": refs_naming(workspace.catalog, dataset, versions, unreadable),
     }
-    values["named_by"] = refs_naming(workspace.catalog, dataset, versions, unreadable)
     print_result(values, partial(_show_erasure, dataset), json=json)
     end_unreadable(unreadable.all)
     if missing and not dry_run:

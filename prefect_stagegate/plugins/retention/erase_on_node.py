@@ -69,11 +69,6 @@ def report_text(dataset: str, report: NodeErasure) -> str:
     return f"{dataset}, erasure {report.number}: {count_text(report.blobs, 'blob')} removed, {state}"
 
 
-def erased_datasets(workspace: Workspace) -> list[str]:
-    """The datasets that have erasures."""
-    return list(dict.fromkeys(name.partition("/")[0] for name in workspace.catalog.names(ERASURES)))
-
-
 def erase_on_node(workspace: Workspace, dataset: str) -> list[NodeErasure]:
     """Do all erasures of a dataset on this node, and record what is left. Doing it again records only what changed.
 
@@ -108,7 +103,11 @@ def _erase(workspace: Workspace, dataset: str, erasure: Erasure, *, is_proved: b
         empty_trash(layout)
         _remove_leftovers(layout, erasure, is_proved=is_proved)
         blobs, others = _remove_blobs(layout, erasure.digests)
-        _empty_quarantine(layout, erasure.digests)
+        quarantine, names = Quarantine(layout), {digest.removeprefix("blake3:") for digest in erasure.digests}
+        for path in list(quarantine.files()):
+            if path.name.partition("-")[0] in names:
+                path.unlink(missing_ok=True)
+        quarantine.tidy()
         sync_volume(layout.root)  # so that no name comes back after a power cut
         left += others
         for digest, paths in _views(workspace, dataset, erasure):
@@ -214,12 +213,3 @@ def _links(layout: Layout, linked: dict[int, str]) -> Iterator[str]:
             yield f"{view} has the same bytes as {name}: erase them there, too"
     for inode in linked.keys() - seen:
         yield f"a job that is running holds {linked[inode][:19]}…"
-
-
-def _empty_quarantine(layout: Layout, digests: Iterable[str]) -> None:
-    names = {digest.removeprefix("blake3:") for digest in digests}
-    quarantine = Quarantine(layout)
-    for path in list(quarantine.files()):
-        if path.name.partition("-")[0] in names:
-            path.unlink(missing_ok=True)
-    quarantine.tidy()

@@ -10,7 +10,7 @@ Manifests stay as they are, so digests and logs verify as before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,11 +59,6 @@ class Erasure:
         """`sha256:<hex>` of what is erased and why, by which a request names it."""
         return digest_of({"versions": self.versions, "entries": list(map(asdict, self.entries)), "reason": self.reason})
 
-    @property
-    def told(self) -> str:
-        """When, by whom and why, for people."""
-        return f"erased on {time_text(self.at)}, by {self.who}: {self.reason}"
-
 
 @dataclass(frozen=True, slots=True)
 class NodeErasure:
@@ -111,7 +106,8 @@ def plan_erasure(
     versions: list[str] = []
     entries: dict[tuple[str, str], Entry] = {}
     for version in every if blobs else ():
-        same = [entry for entry in _entries(workspace.catalog, dataset, version) if entry.digest in blobs]
+        manifest = read_manifest(workspace.catalog, dataset, version)
+        same = [entry for entry in manifest.entries() if entry.digest in blobs]
         versions += [version] if same else []
         entries |= {(entry.path, entry.digest): entry for entry in same}
         if len(entries) > MOST_ENTRIES:
@@ -119,10 +115,6 @@ def plan_erasure(
     if not entries:
         raise UsageError(f"{dataset} has no such entry", hint=f"`stagegate show {dataset} --all` lists its entries.")
     return tuple(versions), tuple(entries[key] for key in sorted(entries))
-
-
-def _entries(catalog: Catalog, dataset: str, digest: str) -> Iterator[Entry]:
-    return read_manifest(catalog, dataset, digest).entries()
 
 
 def glob_of(patterns: Iterable[str], paths: Iterable[str]) -> Callable[[str], bool]:
@@ -202,15 +194,6 @@ def node_key(node: str) -> str:
     return hashlib.sha256(node.encode(errors="surrogateescape")).hexdigest()
 
 
-def erased_entry(
-    catalog: Catalog, dataset: str, entries: Callable[[], Iterable[Entry]]
-) -> tuple[Entry, Erasure] | None:
-    """The first of a dataset's entries whose bytes were erased, with the erasure; None where none were."""
-    by_blob = {blob: erasure for erasure in erasures_of(catalog, dataset) for blob in erasure.digests}
-    erased = ((entry, by_blob[entry.digest]) for entry in entries() if entry.digest in by_blob)
-    return next(erased, None) if by_blob else None
-
-
 def require_lasting(workspace: Workspace, dataset: str, digest: str, ref: str) -> None:
     """Refuse to move a target to a version that is about to expire, or had an entry whose bytes were erased.
 
@@ -221,21 +204,17 @@ def require_lasting(workspace: Workspace, dataset: str, digest: str, ref: str) -
     require_whole(workspace, dataset, digest, ref)
 
 
-def require_whole(workspace: Workspace, dataset: str, digest: str, ref: str) -> None:
+def require_whole(workspace: Workspace, dataset: str, digest: str, _ref: str) -> None:
     """Refuse to fetch a version that had an entry whose bytes were erased.
 
     Raises:
         GateFailed: It had one.
     """
-    del ref
-    if found := erased_entry(workspace.catalog, dataset, lambda: _entries(workspace.catalog, dataset, digest)):
-        entry, erasure = found
-        raise GateFailed(
-            f"{dataset}@{digest} is no longer whole: {entry.path} was {erasure.told}",
-            hint="Take it out of the source, then stage and promote a version without it.",
-            dataset=dataset,
-            object=entry.path,
-        )
+    hint = "Take it out of the source, then stage and promote a version without it."
+    problem = f"{dataset}@{digest} is no longer whole"
+    _refuse_erased(
+        workspace, dataset, lambda: read_manifest(workspace.catalog, dataset, digest).entries(), problem, hint
+    )
 
 
 def require_none_erased(
@@ -246,16 +225,25 @@ def require_none_erased(
     Raises:
         GateFailed: There is one.
     """
-    if found := erased_entry(workspace.catalog, dataset, entries):
+    hint = (
+        "Take it out of the source, or add its key to the source's `exclude:` in the spec, and stage again. "
+        "What was fetched of it is removed."
+    )
+    try:
+        _refuse_erased(workspace, dataset, entries, f"{dataset}@{digest} can't become {ref}", hint)
+    except GateFailed:
         from prefect_stagegate.plugins.retention.erase_on_node import remove_refused  # late: each staging comes here
 
-        entry, erasure = found
         erased = {blob for each in erasures_of(workspace.catalog, dataset) for blob in each.digests}
         remove_refused(workspace.cache.layout, erased)
-        raise GateFailed(
-            f"{dataset}@{digest} can't become {ref}: {entry.path} was {erasure.told}",
-            hint="Take it out of the source, or add its key to the source's `exclude:` in the spec, and stage again. "
-            "What was fetched of it is removed.",
-            dataset=dataset,
-            object=entry.path,
-        )
+        raise
+
+
+def _refuse_erased(
+    workspace: Workspace, dataset: str, entries: Callable[[], Iterable[Entry]], problem: str, hint: str
+) -> None:
+    by_blob = {blob: erasure for erasure in erasures_of(workspace.catalog, dataset) for blob in erasure.digests}
+    for entry in entries() if by_blob else ():
+        if erasure := by_blob.get(entry.digest):
+            erased = f"{entry.path} was erased on {time_text(erasure.at)}, by {erasure.who}: {erasure.reason}"
+            raise GateFailed(f"{problem}: {erased}", hint=hint, dataset=dataset, object=entry.path)

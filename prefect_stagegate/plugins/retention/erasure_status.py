@@ -61,7 +61,11 @@ def erasure_status(workspace: Workspace, dataset: str, unreadable: UnreadableRec
         problem = f"Erasure {number} of {dataset} lacks the answers that the policy asks for, so no node does it"
         unreadable.add(CorruptRecord(problem, hint="Ask again with `stagegate erase`."), dataset)
     for erasure in erasures:
-        answers = _answers(catalog, dataset, erasure.number, known, unreadable)
+        answers = dict[str, NodeErasure]()
+        for key in sorted({*map(node_key, known), *catalog.folders(NODE_ERASURES, dataset, erasure.number)}):
+            with unreadable.skip(dataset):
+                if answer := node_erasure(catalog, dataset, erasure.number, key):
+                    answers[answer.node] = answer
         holding = {node: version for version in erasure.versions for node in holders(dataset, version)}
         found += [
             _status(erasure, node, answers.get(node), holding.get(node, ""))
@@ -70,29 +74,14 @@ def erasure_status(workspace: Workspace, dataset: str, unreadable: UnreadableRec
     return found
 
 
-def _answers(
-    catalog: Catalog, dataset: str, number: int, known: Iterable[str], unreadable: UnreadableRecords
-) -> dict[str, NodeErasure]:
-    """The newest answers of all nodes to an erasure, by the nodes' names."""
-    answers = {}
-    keys = {node_key(node) for node in known} | {*catalog.folders(NODE_ERASURES, dataset, number)}
-    for key in sorted(keys):
-        with unreadable.skip(dataset):
-            if answer := node_erasure(catalog, dataset, number, key):
-                answers[answer.node] = answer
-    return answers
-
-
 def _status(erasure: Erasure, node: str, answer: NodeErasure | None, holding: str) -> NodeStatus:
+    why = f"its record says that it holds {digest_text(holding)} complete" if holding else ""
     if answer is None:
-        why = f"its record says that it holds {digest_text(holding)} complete" if holding else ""
         return NodeStatus(erasure.number, node, NodeStanding.UNANSWERED, "", why)
     if not answer.is_proved:
         return NodeStatus(erasure.number, node, NodeStanding.LEFT, answer.at, "; ".join(answer.left))
-    if holding:
-        why = f"its record says that it holds {digest_text(holding)} complete"
-        return NodeStatus(erasure.number, node, NodeStanding.CONTRADICTED, answer.at, why)
-    return NodeStatus(erasure.number, node, NodeStanding.PROVED, answer.at, "")
+    standing = NodeStanding.CONTRADICTED if holding else NodeStanding.PROVED
+    return NodeStatus(erasure.number, node, standing, answer.at, why)
 
 
 def refs_naming(catalog: Catalog, dataset: str, versions: Iterable[str], unreadable: UnreadableRecords) -> list[str]:

@@ -28,7 +28,7 @@ from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER
 from prefect_stagegate.jobs.gating.policy import adopted_spec
 from prefect_stagegate.jobs.upkeep.maintain import report_collection
 from prefect_stagegate.model import LATEST
-from prefect_stagegate.plugins.retention.retention_keys import RetainSpec, retain_of
+from prefect_stagegate.plugins.retention.retention_keys import RetainSpec
 from prefect_stagegate.plugins.retention.tombstones import (
     Step,
     Tombstone,
@@ -76,7 +76,7 @@ class _Keepers:
     def __init__(self, workspace: Workspace, dataset: str) -> None:
         self._workspace, self._dataset = workspace, dataset
         catalog, cache, spec = workspace.catalog, workspace.cache, adopted_spec(workspace, dataset)
-        self.rules = retain_of(spec)
+        self.rules: RetainSpec | None = getattr(spec, "retain", None)
         self._heads = ref_heads(catalog, dataset)
         logs = {ref: moves(catalog.ref_log(dataset, ref).entries()) for ref in catalog.folders(REFS, dataset)}
         self.staged = {entry.digest: entry.at for entry in logs.pop(LATEST, [])}
@@ -138,20 +138,14 @@ class _Keepers:
                 yield target, request.digest
 
 
-def plan_expiry(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> list[VersionFate]:
-    """Say of each version of a dataset what keeps it or why it goes, in the order of their staging.
-
-    Without `retain` in the adopted policy, none goes. `unreadable` collects damaged versions, which stay.
-
-    Raises:
-        StagegateError: Something that may keep a version can't be read.
-    """
+def _planned(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> list[VersionFate]:
+    """What keeps each version or why it goes, in the order of their staging. Damaged ones stay."""
     keepers = _Keepers(workspace, dataset)
 
     def fate_of(digest: str) -> VersionFate | None:
         with suppress(UnknownRef), unreadable.skip(dataset):  # another call may have removed it just now
             sums, kept_by = read_seal(workspace.catalog, dataset, digest), keepers.of(digest)
-            why = "" if kept_by else _why(keepers.rules)
+            why = "" if kept_by or not keepers.rules else _why(keepers.rules)
             staged_at = keepers.staged.get(digest, "")
             return VersionFate(dataset, digest, sums.files, sums.bytes, staged_at, kept_by, why)
         return None
@@ -161,10 +155,8 @@ def plan_expiry(workspace: Workspace, dataset: str, unreadable: UnreadableRecord
     return sorted(fates, key=lambda fate: (fate.staged_at, fate.digest))
 
 
-def _why(rules: RetainSpec | None) -> str:
+def _why(rules: RetainSpec) -> str:
     """Why a version goes that nothing keeps."""
-    if rules is None:
-        return "nothing keeps it"
     whole = count_text(rules.newest, "version")
     reasons = [f"not among the {whole} staged last" if rules.newest > 1 else "not the one staged last"]
     reasons += ["named by no target"] if rules.named else ["named by no target now"]
@@ -199,12 +191,14 @@ def expire(
     condemned: dict[str, list[Tombstone]] = {}
     for dataset in names:
         with skipping(unreadable, dataset):
-            fates += (planned := plan_expiry(workspace, dataset, unreadable))
+            fates += (planned := _planned(workspace, dataset, unreadable))
             if not dry_run:
                 condemned[dataset] = _condemned(workspace, planned, list(unfinished(workspace.catalog, dataset)))
     if dry_run:
         return fates
-    _settle([stone for stones in condemned.values() for stone in stones], settling)
+    # Clocks may differ, so the time of an older tombstone is bounded, too.
+    ages = [(now() - moment(stone.at)).total_seconds() for stones in condemned.values() for stone in stones]
+    time.sleep(max(min(settling, settling - age) for age in [*ages, settling]))
     ended: dict[tuple[str, str], VersionFate] = {}
     for dataset, stones in condemned.items():
         with skipping(unreadable, dataset):
@@ -239,13 +233,6 @@ def _finished(
             why = "" if kept_by else stone.why
             ended[dataset, stone.digest] = VersionFate(dataset, *facts, kept_by, why, is_gone=not kept_by)
     return ended
-
-
-def _settle(stones: list[Tombstone], settling: float) -> None:
-    """Wait until each tombstone is old enough. Clocks may differ, so an older one's time is bounded, too."""
-    ages = [(now() - moment(stone.at)).total_seconds() for stone in stones]
-    if left := max((min(settling, settling - age) for age in ages), default=0.0):
-        time.sleep(max(0.0, left))
 
 
 def _finish(workspace: Workspace, dataset: str, stone: Tombstone, keepers: _Keepers) -> tuple[str, ...]:

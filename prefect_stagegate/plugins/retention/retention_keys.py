@@ -39,9 +39,3 @@ ERASURE = (
         examples=[{"approval": {"count": 2, "from": ["governance"]}}],
     ),
 )
-
-
-def retain_of(spec: object) -> RetainSpec | None:
-    """The `retain` of a spec."""
-    keys: RetainSpec | None = getattr(spec, "retain", None)
-    return keys

@@ -93,15 +93,8 @@ def condemn(workspace: Workspace, dataset: str, stone: Tombstone) -> Tombstone |
 
 def conclude(workspace: Workspace, dataset: str, begun: Tombstone, step: Step, why: str) -> None:
     """Record that a version stays after all, or is gone. Where somebody else did, nothing is written."""
-    last = replace(
-        begun,
-        step=step,
-        why=why,
-        number=begun.number + 1,
-        who=workspace.identity,
-        node=workspace.settings.node,
-        at=stamp(now()),
-    )
+    last = replace(begun, step=step, why=why, number=begun.number + 1, at=stamp(now()))
+    last = replace(last, who=workspace.identity, node=workspace.settings.node)
     workspace.catalog.create(TOMBSTONES, last, dataset, begun.digest, last.number)
 
 
