@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -44,8 +44,7 @@ def watch(
     else:
         watched = list(watched_targets(workspace, unreadable))
     if dry_run:
-        plans = [_plan(each) for each in watched]
-        print_records(plans, lambda _: _show_plan(watched), unreadable, json=json)
+        print_records(list(map(_plan, watched)), _show_plan, unreadable, json=json)
         return ExitCode.PASS
     asked = (watch_round(workspace, each) for each in watched if now or each.is_due)
     answers = [answer for answer in asked if answer]
@@ -111,7 +110,7 @@ def release(
     print_result(hold, lambda _: say(f"{target} is released"), json=json)
 
 
-def _plan(watched: Watched) -> dict[str, object]:
+def _plan(watched: Watched) -> dict[str, Any]:
     return {
         "target": str(watched),
         "digest": watched.move.digest,
@@ -123,17 +122,15 @@ def _plan(watched: Watched) -> dict[str, object]:
     }
 
 
-def _show_plan(watched: Sequence[Watched]) -> None:
-    if not watched:
+def _show_plan(plans: Sequence[dict[str, Any]]) -> None:
+    if not plans:
         say("No target is watched: no adopted policy has `watch` below a gate")
         return
-    print_rows(("TARGET", "SINCE", "CHECKS", "ON FAILURE", "DUE", "HELD"), map(_cells, watched))
-
-
-def _cells(watched: Watched) -> tuple[str, ...]:
-    keys, hold = watched.keys, watched.hold
-    since, due = time_text(watched.move.at), "yes" if watched.is_due else "no"
-    return (str(watched), since, ", ".join(keys.checks), keys.on_failure, due, hold.why if hold else "")
+    rows = (
+        (target, time_text(since), ", ".join(checks), on_failure, "yes" if due else "no", held)
+        for target, _, since, checks, on_failure, due, held in map(dict.values, plans)
+    )
+    print_rows(("TARGET", "SINCE", "CHECKS", "ON FAILURE", "DUE", "HELD"), rows)
 
 
 def _show(answers: Sequence[WatchAnswer], *, quiet: bool) -> None:

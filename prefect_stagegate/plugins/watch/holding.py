@@ -34,30 +34,29 @@ def hold_of(workspace: Workspace, dataset: str, target: str) -> Hold | None:
     if not records:
         return None
     authority, about = authority_at(workspace, dataset, target), _about(dataset, target)
-    standing: list[Hold] = []
-    ignored = ""
+    standing: list[tuple[Hold, str]] = []
     for record in records:
         if record.is_held:
-            standing, ignored = [*standing, record], ""
+            standing.append((record, ""))
             continue
-        reasons = [(hold, _why_standing(hold, record, authority, about)) for hold in standing]
-        standing = [hold for hold, why in reasons if why]
-        ignored = "".join(f"; a release by {record.who.name} does not count: {why}" for _, why in reasons[-1:] if why)
+        tried = [(hold, _why_standing(hold, record, authority, about)) for hold, _ in standing]
+        ignored = f"; a release by {record.who.name} does not count: "
+        standing = [(hold, short_line(ignored + why)) for hold, why in tried if why]
     if not standing:
         return None
-    hold = standing[-1]
-    return replace(hold, why=hold.why + short_line(ignored), who=authority.proved_name(hold, **about))
+    hold, ignored = standing[-1]
+    return replace(hold, why=hold.why + ignored, who=authority.proved_name(hold, **about))
 
 
 def _why_standing(hold: Hold, release: Hold, authority: Authority, about: dict[str, Any]) -> str:
     """Why a target is held in spite of a later release; empty where that ends the hold."""
     why = authority.why_ignored(release, **about, ends=hold.at)
-    # What 0.9.0 signed names no hold. Somebody may have copied it behind a later one.
+    # The first signed releases named no hold. Somebody may have copied one behind a later hold.
     return authority.why_ignored(release, **about) if why and hold.at <= release.at else why
 
 
 def _about(dataset: str, target: str) -> dict[str, Any]:
-    """What is signed beside a record's fields: 0.9.0 signed an empty envelope, too."""
+    """What is signed beside a record's fields. The first records were signed with an empty envelope."""
     return {"dataset": dataset, "target": target, "envelope": {}}
 
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.catalog.records import newest_record, remove_oldest
+from prefect_stagegate.catalog.records import remove_oldest
 from prefect_stagegate.doors import Record
 from prefect_stagegate.model import Identity, Outcome
 
@@ -98,13 +98,3 @@ def begin_round(catalog: Catalog, dataset: str, target: str, begun: WatchRound) 
         return 0
     remove_oldest(catalog, (ROUNDS, ANSWERS), dataset, target, names=[*numbers, number], keep=KEPT, most=REMOVED)
     return number
-
-
-def newest_round(catalog: Catalog, dataset: str, target: str) -> WatchRound | None:
-    """The round that began last."""
-    return newest_record(catalog, ROUNDS, dataset, target)
-
-
-def newest_answers(catalog: Catalog, dataset: str, target: str, count: int) -> list[WatchAnswer]:
-    """The last answers, the oldest first."""
-    return catalog.all(ANSWERS, dataset, target, newest=count)

@@ -8,7 +8,7 @@ from prefect_stagegate.doors import hidden_names
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.watch.holding import held_text, holds_of, release_command
 from prefect_stagegate.plugins.watch.watch_keys import watch_of
-from prefect_stagegate.plugins.watch.watch_records import WatchAnswer, newest_answers
+from prefect_stagegate.plugins.watch.watch_records import ANSWERS, WatchAnswer
 from prefect_stagegate.show.document import Cell, Section, Table, Text, VersionBeside
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.workspace import Workspace
@@ -19,14 +19,14 @@ SHOWN = 10
 
 def held_section(workspace: Workspace, subject: Address) -> list[Section]:
     """The targets of a dataset that are held, each with the command that releases it."""
-    holds = {Address(subject.dataset, target): hold for target, hold in holds_of(workspace, subject.dataset).items()}
+    holds = holds_of(workspace, subject.dataset)
     hidden = hidden_names(workspace.catalog) if holds else {}
-    shown = {address: hold for address, hold in holds.items() if str(address) not in hidden}
     texts, values = list[Text](), {}
-    for address, hold in shown.items():
-        command = release_command(address)
-        texts += [Text(held_text(address, hold)), Text(f"Next: {command}")]
-        values[address.ref] = {**asdict(hold), "next_step": command}
+    for target, hold in holds.items():
+        if str(address := Address(subject.dataset, target)) not in hidden:
+            command = release_command(address)
+            texts += [Text(held_text(address, hold)), Text(f"Next: {command}")]
+            values[target] = {**asdict(hold), "next_step": command}
     return [Section("Held", tuple(texts), {"holds": values})] if texts else []
 
 
@@ -38,7 +38,7 @@ def watch_section(workspace: Workspace, subject: VersionBeside) -> list[Section]
         answer
         for target, gate in version.spec.gates.items()
         if watch_of(gate)
-        for answer in reversed(newest_answers(workspace.catalog, version.dataset, target, SHOWN))
+        for answer in reversed(workspace.catalog.all(ANSWERS, version.dataset, target, newest=SHOWN))
         if answer.digest == version.digest
     ]
     if not (held or answers):

@@ -13,6 +13,7 @@ from datetime import timedelta
 from threading import Event
 
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
+from prefect_stagegate.catalog.records import newest_record
 from prefect_stagegate.catalog.version_records import listed_datasets, read_manifest
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.doors import hidden_names
@@ -29,13 +30,12 @@ from prefect_stagegate.plugins.watch.watch_keys import WatchSpec, watch_of
 from prefect_stagegate.plugins.watch.watch_records import (
     ANSWERS,
     HOLDS,
+    ROUNDS,
     Hold,
     WatchAction,
     WatchAnswer,
     WatchRound,
     begin_round,
-    newest_answers,
-    newest_round,
 )
 from prefect_stagegate.show.legible import short_line
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
@@ -115,7 +115,7 @@ def _is_due(workspace: Workspace, watched: Watched) -> bool:
     if watched.withdrawal:  # by a round that was killed before it went back, or by somebody's check
         return keys.on_failure == "roll_back" and move.action is RefAction.PROMOTE and watched.hold is None
     interval = keys.every if now() - moment(move.at) <= keys.lasting else keys.later
-    last = newest_round(workspace.catalog, watched.dataset, watched.target)
+    last = newest_record(workspace.catalog, ROUNDS, watched.dataset, watched.target)
     if interval is None or last is None or last.move != move.seq:
         return interval is not None
     return not timedelta(0) <= now() - moment(last.at) < interval  # a clock may have been ahead
@@ -143,7 +143,9 @@ def _asked(workspace: Workspace, watched: Watched, cancel: Event | None) -> Watc
     answers, unknown = ([], []) if entry else _ask(workspace, watched, cancel)
     found = [(each.check, each.outcome, short_line(each.full_summary)) for each in answers]
     found += [(name, Outcome.INCONCLUSIVE, "the gate does not require it") for name in unknown]
-    outcome = Outcome.FAIL if entry else _worst(found)
+    outcomes = {outcome for _, outcome, _ in found}
+    undecided = Outcome.INCONCLUSIVE if Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
+    outcome = Outcome.FAIL if entry or Outcome.FAIL in outcomes else undecided
     version = (watched.dataset, watched.target, watched.move.digest)
     answer = WatchAnswer(*version, outcome, tuple(found), WatchAction.NONE, "", "", "", 0)
     if outcome is Outcome.INCONCLUSIVE:
@@ -155,8 +157,8 @@ def _asked(workspace: Workspace, watched: Watched, cancel: Event | None) -> Watc
     why = f"withdrawn: {entry.reason}" if entry else "; ".join(f"{each.check}: {each.summary}" for each in failed)
     answer = replace(answer, why=short_line(why))
     if watched.keys.on_failure == "tell" or not (entry or any(each.scope is Scope.VERSION for each in failed)):
-        last = newest_answers(workspace.catalog, watched.dataset, watched.target, 1)
-        is_told = any((each.digest, each.outcome) == (answer.digest, Outcome.FAIL) for each in last)
+        last = newest_record(workspace.catalog, ANSWERS, watched.dataset, watched.target)
+        is_told = last and (last.digest, last.outcome) == (answer.digest, Outcome.FAIL)
         return answer if is_told else replace(answer, action=WatchAction.TOLD)
     if watched.keys.on_failure == "hold":
         return _held(workspace, watched, answer)
@@ -178,14 +180,9 @@ def _ask(workspace: Workspace, watched: Watched, cancel: Event | None) -> tuple[
     return blocking, [name for name in names if name not in required]
 
 
-def _worst(found: Sequence[tuple[str, Outcome, str]]) -> Outcome:
-    outcomes = {outcome for _, outcome, _ in found}
-    return next((each for each in (Outcome.FAIL, Outcome.INCONCLUSIVE) if each in outcomes), Outcome.PASS)
-
-
 def _is_third(workspace: Workspace, watched: Watched) -> bool:
     """Whether just `UNDECIDED` rounds in a row are inconclusive, with this one."""
-    last = newest_answers(workspace.catalog, watched.dataset, watched.target, UNDECIDED)
+    last = workspace.catalog.all(ANSWERS, watched.dataset, watched.target, newest=UNDECIDED)
     undecided = [(each.digest, each.outcome) == (watched.move.digest, Outcome.INCONCLUSIVE) for each in last]
     return undecided[-UNDECIDED + 1 :] == [True] * (UNDECIDED - 1) and undecided != [True] * UNDECIDED
 
@@ -201,9 +198,8 @@ def _held(workspace: Workspace, watched: Watched, answer: WatchAnswer) -> WatchA
 def _rolled_back(workspace: Workspace, watched: Watched, answer: WatchAnswer, cancel: Event | None) -> WatchAnswer:
     dataset, target, digest = watched.dataset, watched.target, answer.digest
     if watched.move.action is RefAction.ROLLBACK:
-        return _held(
-            workspace, watched, replace(answer, why=short_line(f"it fails after a rollback, too: {answer.why}"))
-        )
+        why = short_line(f"it fails after a rollback, too: {answer.why}")
+        return _held(workspace, watched, replace(answer, why=why))
     if not watched.withdrawal:
         version, gate = resolve_for_gate(workspace, Address(dataset, digest), target)
         decision = check_version(workspace, version, gate, again=watched.keys.checks, cancel=cancel)
