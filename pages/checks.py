@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pages.markdown import code, link, page, prose, table
+from pages.markdown import code, link, page, prose
 from pages.spec import example_of, example_yaml, key_type, keys_list
 from prefect_stagegate.cli.spec_commands import RENEWALS
-from prefect_stagegate.gate import CHECKS, Check, Renewal, known_checks
+from prefect_stagegate.gate import CHECKS, Check, known_checks
 from prefect_stagegate.gate.check_descriptions import asks, groups, holds, rule
-from prefect_stagegate.model import Severity
+from prefect_stagegate.model import Scope, Severity
 from prefect_stagegate.spec import json_schema
 from prefect_stagegate.spec.models import GateSpec
 
@@ -28,8 +28,13 @@ def checks_page() -> str:
         "don't fit:",
         code("yaml", example_yaml(example_of(GateSpec, "require"), ("gates", "pilot", "require"))),
         "[Readiness](../readiness.md) says what an answer means and how to write a check.",
-        table(("check", *COLUMNS), [_row(check) for group in ours.values() for check in group]),
-        "\n".join(f"- *{column}*: {meaning}" for column, meaning in COLUMNS.items()),
+        "\n".join(
+            f"- {title}: {', '.join(link(check.name, f'`{check.name}`') for check in group)}"
+            for title, group in ours.items()
+        ),
+        "The first line of a section says who repairs what the check finds; what [`require_ready`](../how-to/"
+        f"require-readiness.md) does about evidence that ended: {RENEWAL}; what the answer is about, where that is not the "
+        "version; how long the evidence holds at most; and what ends it when it changes, besides the version.",
         "Every check takes two more settings in a gate, [`severity` and `consecutive`](spec.md#gates-require). A "
         "check blocks unless its section says otherwise. Parameters without a text mean what the text of their check "
         f"says of them, and `absent` of checks of GPUs is {ABSENT[0].lower()}{ABSENT[1:]}",
@@ -43,26 +48,24 @@ def checks_page() -> str:
 
 ABSENT = "The outcome on a node without GPU."
 """What a parameter means that several checks have."""
-COLUMNS = {
-    "owner": "who repairs what the check finds.",
-    "scope": "what the answer is about.",
-    "holds": "how long the evidence holds at most; until a change where nothing stands.",
-    "ends with another": "what ends the evidence when it changes, besides the version.",
-    "at a run's start": "what [`require_ready`](../how-to/require-readiness.md) does about evidence that ended: "
-    + ", ".join(f"{renewal} ({meaning})" for renewal, meaning in RENEWALS.items())
-    + "; cheap where nothing stands.",
-}
+RENEWAL = ", ".join(f"*{renewal}* ({meaning})" for renewal, meaning in RENEWALS.items())
 
 
-def _row(check: Check) -> tuple[str, ...]:
-    name = link(check.name, f"`{check.name}`")
-    ends = ", ".join(binding for binding in check.bindings if binding != "version")
-    renewal = "" if check.renewal is Renewal.CHEAP else check.renewal
-    return name, check.owner, check.scope, holds(check) if check.ttl else "", ends, renewal
+def _facts(check: Check) -> str:
+    """Owner, scope and life of a check's evidence, in one line."""
+    facts = [check.owner, check.renewal]
+    if check.scope is not Scope.VERSION:
+        facts.append(f"of the {check.scope}")
+    if check.ttl:
+        facts.append(f"holds {holds(check)}")
+    if ends := ", ".join(binding for binding in check.bindings if binding not in ("version", check.scope)):
+        facts.append(f"ends with another {ends}")
+    return f"*{'; '.join(facts)}*"
 
 
 def _check(check: Check, schema: Mapping[str, Any]) -> Iterator[str]:
     yield f"### {check.name}"
+    yield _facts(check)
     text = f"{asks(check)} {rule(check)}"
     yield prose(asks(check))
     yield prose(rule(check))

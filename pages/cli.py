@@ -24,8 +24,6 @@ USUAL = ("--json", "--cache", "--catalog", "--identity", "--debug")
 LONG = ("--quiet", "--progress")
 """The common options of commands that take long."""
 HERE = "[Common](#common-options)"
-EXAMPLES = 2
-"""A section has so many of a command's examples."""
 SHARED = 2
 """Arguments that so many commands have with the same text are told once."""
 
@@ -87,7 +85,7 @@ def _command(words: str) -> Iterator[str]:
         yield f"`{usage}`"
     yield prose(text)
     if examples:
-        yield code("console", "\n".join(examples[:EXAMPLES]))
+        yield code("console", examples[0])
     if own:
         yield "\n".join(_options(own))
     told = (*USUAL, *LONG, "--no-progress")

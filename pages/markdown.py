@@ -1,9 +1,9 @@
-"""Markdown of the generated pages: tables, code, links, and texts without accidental markup."""
+"""Markdown of the generated pages: code, links, and texts without accidental markup."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 NONE = "none"
 """What a table says where a key or setting has no default."""
@@ -13,23 +13,6 @@ def page(title: str, source: str, *blocks: str) -> str:
     """A whole page: the note that it is generated, its title, and its blocks."""
     note = f"<!-- Generated from {source} by pages/generate.py: don't edit it. `make reference` writes it. -->"
     return "\n\n".join([note, f"# {title}", *filter(None, blocks)]) + "\n"
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts that may have code in them."""
-    lines = [columns, ["---"] * len(columns), *([_cell(text) for text in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """A text in one line. Renderers disagree about a pipe in a cell's code, so it is an entity there."""
-    line = " ".join(prose(text).split()).replace("\\|", "|")
-    parts = re.split(r"(`[^`]*`)", line)
-    for index, part in enumerate(parts):
-        if "|" in part:
-            code = part.strip("`").replace("<", "&lt;").replace("|", "&#124;")
-            parts[index] = f"<code>{code}</code>" if index % 2 else part.replace("|", "\\|")
-    return "".join(parts)
 
 
 def prose(text: str) -> str:

@@ -58,14 +58,13 @@ class ApprovalParameters(Parameters):
     )
     signed: bool = Field(
         default=False,
-        description="Whether an answer needs a signature by a key that `keys` or `allowed_signers` gives for the name.",
+        description="Whether an answer needs a signature by a key under `keys` or `allowed_signers`.",
         examples=[True],
     )
     asked_proof: KnownBy = Field(
         default="declared",
         alias="proof",
-        description="How the name of whoever answers must be known, at least: `declared`, `os-user`, `prefect-form`, "
-        "`prefect-actor`, `login` or `signature`. Where who asked is known less well, one more person must agree.",
+        description="How the name of whoever answers must be known, at least.",
         examples=["os-user"],
     )
     logins: LoginParameters = Field(
@@ -80,8 +79,8 @@ class ApprovalParameters(Parameters):
     )
     allowed_signers: FileText = Field(
         default="",
-        description="People's SSH keys, in OpenSSH's format of this name: a file relative to the spec, or its lines. "
-        "Principals are names as `--identity` has them. Times without a zone are UTC.",
+        description="People's SSH keys, in OpenSSH's format of this name: a file relative to the spec, or its "
+        "lines. Principals are names as `--identity` has them; times are UTC.",
         examples=["allowed_signers"],
     )
     required: tuple[PersonName, ...] = Field(

@@ -70,8 +70,8 @@ class TableSpec(SpecModel):
     files: Glob = Field(description="Glob of the dataset's paths that are the table.", examples=["flights/*.parquet"])
     suite: dict[str, Any] | None = Field(
         default=None,
-        description="Great Expectations suite of the table: a YAML file relative to the spec, the suite itself, or a "
-        "list of these, whose expectations are joined.",
+        description="Great Expectations suite of the table: a YAML file relative to the spec, the suite itself, "
+        "or a list of these.",
         examples=["suites/flights.yaml", ["suites/common.yaml", "suites/flights.yaml"]],
     )
     engine: Engine = Field(default="duckdb", description="What evaluates the suite.", examples=["duckdb"])
@@ -144,8 +144,7 @@ class FilesSpec(SpecModel):
     )
     sample: Share | None = Field(
         default=None,
-        description="A share of the files, chosen by the hash of their paths, and at least one: only these are opened. "
-        "A larger share holds all of a smaller one.",
+        description="A share of the files, chosen by the hash of their paths, and at least one: only these are opened.",
         examples=["10%", 0.1],
     )
     limit: MostTaken | None = Field(
@@ -166,15 +165,14 @@ class ContractSpec(SpecModel):
 
     odcs: Text | None = Field(
         default=None,
-        description="A data contract of the Open Data Contract Standard: a YAML file relative to the spec. "
-        "Its tables, suites, owners and freshness become those of the spec, which win where both write one.",
+        description="A data contract of the Open Data Contract Standard: a YAML file relative to the spec. What "
+        "the spec writes itself wins.",
         examples=["contract.yaml"],
     )
     partial: bool = Field(
         default=False,
         strict=True,
-        description="Leave out what the data contract promises and no check can test, which `stagegate lint` lists; "
-        "without it, such a contract is refused.",
+        description="Leave out what the data contract promises and no check can test; else such a contract is refused.",
         examples=[True],
     )
     tables: dict[Text, TableSpec] = Field(
@@ -293,9 +291,9 @@ class GateSpec(SpecModel):
     )
     on_withdrawal: OnWithdrawal | None = Field(
         default=None,
-        description="What `require_ready` does when the accepted version no longer holds at the start of a run: "
-        "hold refuses the run, fall_back takes the last accepted version before it that still holds. "
-        "Where none is written, the gate below decides, and in the end it is hold.",
+        description="What `require_ready` does when the accepted version no longer holds: hold refuses the run, "
+        "fall_back takes the last accepted version before it that still holds. By default the gate "
+        "below decides, and in the end it is hold.",
         examples=["fall_back"],
     )
 
@@ -312,8 +310,8 @@ class PolicySpec(SpecModel):
     )
     overrides: RuleSpec | None = Field(
         default=None,
-        description="Who may waive, revoke and roll back; one person is enough. "
-        "Without it: those whose answers the gate's `approval` counts, with the same proof; anybody where it has none.",
+        description="Who may waive, revoke and roll back; one person is enough. By default those whose answers "
+        "the gate's `approval` counts, with the same proof.",
         examples=[{"approval": {"from": ["infra"]}}],
     )
     waivers: Literal["none"] | None = Field(
@@ -323,8 +321,7 @@ class PolicySpec(SpecModel):
         default=(),
         max_length=1000,
         description="The Ed25519 keys of the nodes that check, as `stagegate key` prints them: only evidence, "
-        "decisions and (where people need not sign) rollbacks that one of them signed count. Without it, who writes "
-        "to the catalog can write them.",
+        "decisions and (where people need not sign) rollbacks that one of them signed count.",
         examples=[["ed25519:" + "0f" * 32]],
     )
 

@@ -26,8 +26,8 @@ _OWNERS = {
 _SEVERITY = {
     "enum": [severity.value for severity in Severity],
     "default": Severity.BLOCKING.value,
-    "description": "What an unfavourable outcome does: blocking refuses, warning is reported, info is noted. "
-    "Where none is written, the gate below decides.",
+    "description": "What an unfavourable outcome does: blocking refuses, warning is reported, info is noted. By "
+    "default the gate below decides.",
     "examples": ["warning"],
 }
 
@@ -36,8 +36,8 @@ _CONSECUTIVE = {
     "type": "integer",
     "minimum": 1,
     "maximum": MOST_PASSES,
-    "description": "How often in a row the check has to pass, each time in another `stagegate check`: for what is "
-    "noisy. Until then it is inconclusive. Where none is written, the gate below decides, and in the end it is 1.",
+    "description": "How often in a row the check has to pass, each time in another `stagegate check`. Until then "
+    "it is inconclusive. By default the gate below decides, and in the end it is 1.",
     "examples": [3],
 }
 

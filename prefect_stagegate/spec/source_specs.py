@@ -79,8 +79,8 @@ class SourceSpec(SpecModel):
     )
     partitions: dict[Text, Conditions] = Field(
         default={},
-        description="Which folders named key=value to take, by key: values, or comparisons such as '>=2013-06'. One "
-        "condition of each key must hold; comparisons with commas between them hold together.",
+        description="Which folders named key=value to take, by key: values, or comparisons such as '>=2013-06'. "
+        "One condition of each key must hold.",
         examples=[{"year": ["2013", "2014"], "day": ">=2013-06-01,<2013-07-01"}],
     )
     min_size: ByteSize | None = Field(
@@ -91,7 +91,7 @@ class SourceSpec(SpecModel):
     )
     newer_than: Moment | None = Field(
         default=None,
-        description="Only objects that changed after it: a date or time (UTC where it names no zone), or so long ago.",
+        description="Only objects that changed after it: a time, or so long ago.",
         examples=["30d", "2013-06-01"],
     )
     older_than: Moment | None = Field(
@@ -101,8 +101,7 @@ class SourceSpec(SpecModel):
     )
     sample: Share | None = Field(
         default=None,
-        description="A share of the objects, chosen by the hash of their paths: always the same ones, and a larger "
-        "share holds all of a smaller one.",
+        description="A share of the objects, chosen by the hash of their paths: always the same ones.",
         examples=["10%", 0.1],
     )
     limit: MostTaken | None = Field(
@@ -133,15 +132,15 @@ class SourceSpec(SpecModel):
     )
     rehash: Rehash = Field(
         default="never",
-        description="Whether a staging reads objects again whose pins it remembers: always, when_weak (those whose "
-        "pin can stay while the bytes change, as a time can) or never.",
+        description="Whether a staging reads objects again whose pins it remembers: always, when_weak (those "
+        "whose pin is weak, as a time is) or never.",
         examples=["when_weak"],
     )
 
     may_be_empty: bool = Field(
         default=False,
         strict=True,
-        description="Whether the source may have no object that is taken; without it, staging is refused then.",
+        description="Whether the source may have no object that is taken; else staging is refused then.",
         examples=[True],
     )
 

@@ -22,8 +22,8 @@ END = bytes(tarfile.BLOCKSIZE)
 def tar(path: Path) -> Facts:
     """A WebDataset shard: an uncompressed tar of 1,000,000 files at most, whose samples all have the same extensions.
 
-    Refused are members that climb out of the shard, links, devices and other special members, names that come twice,
-    samples that come back after others, and an archive without its end. The members' bytes are not read.
+    Refused are members that climb out of the shard, special members such as links, names that come twice, samples that
+    come back after others, and an archive without its end. The members' bytes are not read.
     """
     nonempty(path)
     expected: list[str] = []

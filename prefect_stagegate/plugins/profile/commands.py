@@ -87,7 +87,6 @@ def trends(
 ) -> None:
     """Show how the figures of a dataset's last versions went.
 
-    Kept are sizes, times, failed expectations, rows, missing values, means and quantiles of columns, and decisions.
     Figures that stay the same and have no bound in a suite are left out.
 
     For example:

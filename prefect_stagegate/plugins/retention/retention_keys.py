@@ -26,8 +26,7 @@ RETAIN = (
     RetainSpec | None,
     Field(
         default=None,
-        description="Which versions stay when `stagegate expire` runs; each rule keeps some. Without it, none goes. "
-        "What a ref names now always stays.",
+        description="Which versions stay when `stagegate expire` runs. Without it, none goes.",
         examples=[{"newest": 10, "named": True, "used": True, "younger_than": "90d"}],
     ),
 )

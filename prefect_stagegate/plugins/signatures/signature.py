@@ -76,8 +76,7 @@ class SignerIdentity(Parameters):
     )
     trust_root: Annotated[str, AfterValidator(_json)] = Field(
         default="",
-        description="The contents of the file `trusted_root.json` of a Sigstore instance; by default those of the "
-        "public one that the library sigstore has on the node.",
+        description="The contents of `trusted_root.json` of a Sigstore instance; by default the public one's.",
         examples=['{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'],
     )
 
@@ -95,8 +94,8 @@ class SignatureParameters(Parameters):
     certificates: tuple[Annotated[str, AfterValidator(_certificate)], ...] = Field(
         default=(),
         max_length=20,
-        description="Certificates of authorities in PEM; a signature by a certificate below any of them counts that "
-        "`signers` names, that is for `purpose`, and that is valid now.",
+        description="Certificates of authorities in PEM; a signature counts by a valid certificate below any of "
+        "them that `signers` names and that is for `purpose`.",
         examples=[["-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n"]],
     )
     signers: tuple[Text, ...] = Field(
@@ -116,8 +115,7 @@ class SignatureParameters(Parameters):
     )
     identity: SignerIdentity | None = Field(
         default=None,
-        description="Whose signature counts, as Sigstore vouches for them: `subject`, `issuer`, and `trust_root` of "
-        "another instance than the public one. Needs the extra `oms`.",
+        description="Whose signature counts, as Sigstore vouches for them. Needs the extra `oms`.",
         examples=[{"subject": "release@example.org", "issuer": "https://accounts.google.com"}],
     )
     signature: Text = Field(
@@ -128,8 +126,8 @@ class SignatureParameters(Parameters):
     )
     ignore: tuple[Text, ...] = Field(
         default=(),
-        description="Paths that need not be signed, or the folders that they lie in; also relative to the signature. "
-        "The format leaves out files of git, which a signature then doesn't cover.",
+        description="Paths that need not be signed, or their folders, relative to the signature. Files of git are "
+        "never signed.",
         examples=[[".gitattributes", "README.md"]],
     )
     partial: bool = Field(

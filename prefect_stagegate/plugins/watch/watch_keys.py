@@ -33,8 +33,8 @@ class WatchSpec(SpecModel):
     )
     on_failure: Literal["tell", "hold", "roll_back"] = Field(
         default="tell",
-        description="What a failure of the version does: tell says so, hold lets no promotion through until somebody "
-        "releases the target, roll_back returns to the last accepted version that is whole.",
+        description="What a failure of the version does: tell says so, hold lets no promotion through until a "
+        "release, roll_back returns to the last accepted version that is whole.",
         examples=["roll_back"],
     )
 
@@ -43,7 +43,7 @@ WATCH = (
     WatchSpec | None,
     Field(
         default=None,
-        description="What is asked again after a version was promoted to the target. Gates that extend this one do not "
+        description="What is asked again after a promotion to the target. Gates that extend this one do not "
         "inherit it.",
         examples=[{"checks": ["metrics"], "every": "1h", "lasting": "24h", "on_failure": "roll_back"}],
     ),

@@ -67,14 +67,14 @@ class MetricsParameters(Parameters):
     )
     url: Link | None = Field(
         default=None,
-        description="The address of MLflow or Prometheus. For `file` a web address or an absolute path; in it, "
-        "`{digest}` stands for the 64 digits of the version's digest.",
+        description="The address of MLflow or Prometheus; for `file` a web address or an absolute path, in which "
+        "`{digest}` is the version's 64 digits.",
         examples=["https://mlflow.example.org"],
     )
     credentials: CredentialsName | None = Field(
         default=None,
-        description="The Prefect block with `token`, or with `username` and `password`. Without it, the host's entry "
-        "in `~/.netrc` counts.",
+        description="The Prefect block with `token`, or with `username` and `password`; else the host's entry in "
+        "`~/.netrc` counts.",
         examples=["stagegate-source/mlflow"],
     )
     run: str = Field(
