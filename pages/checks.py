@@ -33,8 +33,8 @@ def checks_page() -> str:
             for title, group in ours.items()
         ),
         "The first line of a section says who repairs what the check finds; what [`require_ready`](../how-to/"
-        f"require-readiness.md) does about evidence that ended: {RENEWAL}; what the answer is about, where that is not the "
-        "version; how long the evidence holds at most; and what ends it when it changes, besides the version.",
+        f"require-readiness.md) does about evidence that ended: {RENEWAL}; what the answer is about, where that is not "
+        "the version; how long the evidence holds at most; and what ends it when it changes, besides the version.",
         "Every check takes two more settings in a gate, [`severity` and `consecutive`](spec.md#gates-require). A "
         "check blocks unless its section says otherwise. Parameters without a text mean what the text of their check "
         f"says of them, and `absent` of checks of GPUs is {ABSENT[0].lower()}{ABSENT[1:]}",

@@ -79,8 +79,8 @@ class ApprovalParameters(Parameters):
     )
     allowed_signers: FileText = Field(
         default="",
-        description="People's SSH keys, in OpenSSH's format of this name: a file relative to the spec, or its "
-        "lines. Principals are names as `--identity` has them; times are UTC.",
+        description="People's SSH keys, in OpenSSH's format of this name: a file relative to the spec, or its lines. "
+        "Principals are names as `--identity` has them. Times without a zone are UTC.",
         examples=["allowed_signers"],
     )
     required: tuple[PersonName, ...] = Field(
