@@ -30,7 +30,7 @@ Json = Annotated[
         negative="",
         group=COMMON,
         allow_repeating=True,
-        help="Print JSON for programs instead of text for people; with --compact in one line.",
+        help="Print JSON; with --compact in one line.",
     ),
 ]
 ProgressForm = Literal["auto", "json", "none"]
@@ -104,7 +104,7 @@ class Display:
         Parameter(
             negative="",
             group=COMMON,
-            help="Print only errors, and JSON where it is asked for; the exit code tells the result.",
+            help="Print only errors, and JSON where it is asked for.",
         ),
     ] = False
     progress: Annotated[
@@ -114,7 +114,7 @@ class Display:
             metavar="auto|json|none",
             show_choices=False,
             group=COMMON,
-            help="How work is shown on standard error: to people, as a line of JSON a second, or not.",
+            help="How work is shown on standard error: for people, as a line of JSON a second, or not.",
         ),
     ] = "auto"
     no_progress: Annotated[

@@ -55,7 +55,7 @@ _EXIT_CODES = {
 }
 
 SpecFile = Annotated[Path | None, Parameter(metavar="FILE", help="Try this spec instead of the adopted policy.")]
-DATA_DOCS = "Also write Great Expectations' own pages of the results, without examples, into a new or empty folder."
+DATA_DOCS = "Also write Great Expectations' own pages, without examples, into a new or empty folder."
 Target = Annotated[str, Parameter(metavar="TARGET", help="A target that the adopted policy's `gates` name.")]
 
 

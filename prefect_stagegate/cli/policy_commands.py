@@ -180,7 +180,7 @@ def policy_history(
     /,
     *,
     forget: Annotated[
-        bool, Parameter(negative="", help="Forget what this node knows of the log, after a restore that was meant.")
+        bool, Parameter(negative="", help="Forget what this node knows of the log, after an intended restore.")
     ] = False,
     json: Json = False,
     places: Places = Places(),

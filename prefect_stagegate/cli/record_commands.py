@@ -51,7 +51,7 @@ def history(
         bool, Parameter(negative="", help="With --json: the environments' packages, too, as attestations have them.")
     ] = False,
     forget: Annotated[
-        bool, Parameter(negative="", help="Forget what this node knows of the logs, after a restore that was meant.")
+        bool, Parameter(negative="", help="Forget what this node knows of the logs, after an intended restore.")
     ] = False,
     json: Json = False,
     places: Places = Places(),
@@ -282,8 +282,8 @@ def verify_attestation(
             name="--as",
             metavar="FORM",
             show_choices=False,
-            help="Export it as `recorded`, `test-result` or `decision`; the latter two are signed with "
-            "STAGEGATE_SIGNING_KEY, if set.",
+            help="Export it as `recorded`, or as `test-result` or `decision`, signed with STAGEGATE_SIGNING_KEY, "
+            "if set.",
         ),
     ] = AttestationForm.RECORDED,
     json: Json = False,

@@ -35,7 +35,7 @@ def status(
     /,
     *,
     mine: Annotated[
-        bool, Parameter(negative="", help="Only what waits for you: your name is an address in `owners`, or you asked.")
+        bool, Parameter(negative="", help="Only what waits for you, by `owners` or since you asked.")
     ] = False,
     watch: Annotated[
         int | bool,

@@ -17,7 +17,7 @@ Folder = Annotated[
     Parameter(
         metavar="DIR",
         show_default=True,
-        help="Where everything of the demo lies; emptied when an earlier demo made it.",
+        help="Where everything of the demo lies.",
     ),
 ]
 

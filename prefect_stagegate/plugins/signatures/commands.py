@@ -21,8 +21,8 @@ from prefect_stagegate.units import bytes_text, count_text, digest_text, listed
 Algorithm = Annotated[
     Literal["sha256", "blake3"],
     Parameter(
-        help="How files are named: sha256, which every verifier knows, and for which they are read; or blake3, which "
-        "the manifest has."
+        help="How files are named: sha256, which every verifier knows; or blake3, which the manifest has, so that "
+        "no file is read."
     ),
 ]
 
