@@ -4,9 +4,8 @@
 
 They take turns, each in a new process and into new folders, against one Prefect server that runs already:
 `operations.stage.stage`, the flow `stage` with its run, its task, events, asset and progress, and a flow of one task
-that does nothing. `done` is from the call until the run is Completed on the server, which is when others go on; `job`
-until the call returns. Between them Prefect waits for the thread of its heartbeats, which looks once a second whether
-it is to end. `process` has the interpreter's start, the imports, and what Prefect still sends when the process ends.
+that does nothing. `done` is from the call until the run is Completed on the server, which is when others go on.
+`process` has the interpreter's start, the imports, and what Prefect still waits for and sends at the end.
 
 API calls are counted by a relay in front of the server, as they pass.
 """
@@ -48,10 +47,8 @@ class Run:
     """One process's figures: seconds, and what the server saw of it."""
 
     done: float
-    job: float
     process: float
     cpu: float
-    task_runs: int = 0
     calls: Counter[str] = field(default_factory=Counter)
 
 
@@ -65,8 +62,7 @@ def work_engine(spec: dict[str, Any], cache: str, catalog: str) -> dict[str, Any
 
     begun = time.monotonic()
     stage(open_workspace(cache, catalog), spec)
-    job = time.monotonic() - begun
-    return {"done": job, "job": job}
+    return {"done": time.monotonic() - begun}
 
 
 def work_flow(spec: dict[str, Any], cache: str, catalog: str) -> dict[str, Any]:
@@ -93,15 +89,10 @@ def work_nothing(spec: dict[str, Any], cache: str, catalog: str) -> dict[str, An
 
 
 def _timed(flow: Any, *parameters: Any) -> dict[str, Any]:
-    begun, clock = time.monotonic(), time.time()
+    begun = time.time()
     state = flow(*parameters, return_state=True)
-    job = time.monotonic() - begun
     assert state.is_completed(), state  # noqa: S101
-    return {
-        "done": state.timestamp.timestamp() - clock,
-        "job": job,
-        "flow_run": str(state.state_details.flow_run_id),
-    }
+    return {"done": state.timestamp.timestamp() - begun}
 
 
 WORKERS = {"engine": work_engine, "flow": work_flow, "nothing": work_nothing}
@@ -171,35 +162,25 @@ class Bench:
             sys.exit(f"{name} failed: {done.stderr}")
         said = json.loads(done.stdout.splitlines()[-1])
         calls = Counter(map(str, self.counter.calls[before:]))
-        return Run(said["done"], said["job"], process, cpu, self._task_runs(said.get("flow_run")), calls)
-
-    def _task_runs(self, flow_run: str | None) -> int:
-        """How many task runs the server has of a flow run; they reach its database a moment after the run."""
-        if flow_run is None:
-            return 0
-        time.sleep(3)
-        wanted = {"flow_runs": {"id": {"any_": [flow_run]}}}
-        return int(httpx.post(f"{self.counter.upstream}/task_runs/count", json=wanted, timeout=10).json())
+        return Run(said["done"], process, cpu, calls)
 
     def rows(self) -> list[str]:
         """The medians as lines of the table."""
         medians = {name: self._median(name) for name in WORKERS}
         lines = [
-            f"| {self.files:,} files, {label} | {done:.2f} | {job:.2f} | {process:.2f} | {cpu:.2f} | {runs} | {calls} |"
-            for (done, job, process, cpu, runs, calls), label in zip(medians.values(), LABELS, strict=True)
+            f"| {self.files:,} files, {label} | {done:.2f} | {process:.2f} | {cpu:.2f} | {calls} |"
+            for (done, process, cpu, calls), label in zip(medians.values(), LABELS, strict=True)
         ]
-        share = (f"**{medians['flow'][at] - medians['engine'][at]:.2f}**" for at in range(4))
-        return [*lines, f"| *Prefect's share* | {' | '.join(share)} | | |"]
+        share = (f"**{medians['flow'][at] - medians['engine'][at]:.2f}**" for at in range(3))
+        return [*lines, f"| *Prefect's share* | {' | '.join(share)} | |"]
 
-    def _median(self, name: str) -> tuple[float, float, float, float, int, int]:
-        """Of the seconds until done, of the job, the process and the processor, of the task runs and the API calls."""
+    def _median(self, name: str) -> tuple[float, float, float, int]:
+        """Of the seconds until done, of the process and the processor, and of the API calls."""
         runs = self.runs[name]
         return (
             statistics.median(run.done for run in runs),
-            statistics.median(run.job for run in runs),
             statistics.median(run.process for run in runs),
             statistics.median(run.cpu for run in runs),
-            statistics.median_low(run.task_runs for run in runs),
             statistics.median_low(sum(run.calls.values()) for run in runs),
         )
 
@@ -218,13 +199,12 @@ def page(benches: list[Bench], rounds: int, load: float) -> str:
         f" the server uses too ({platform.machine()}, Python {platform.python_version()}, Prefect"
         f" {version('prefect')}), load average {load:.1f} before, {time.strftime('%Y-%m-%d')}.",
         "",
-        "| | done s | job s | process s | CPU s | task runs | API calls |",
-        "|---|---|---|---|---|---|---|",
+        "| | done s | process s | CPU s | API calls |",
+        "|---|---|---|---|---|",
         *(row for bench in benches for row in bench.rows()),
         "",
-        "`done` is from the call until the run is Completed on the server; `job` until the call returns. In between"
-        " Prefect waits for its heartbeats' thread, which looks once a second whether it is to end. `process` has the"
-        " interpreter's start and imports, too.",
+        "`done` is from the call until the run is Completed on the server; `process` has the interpreter's start and"
+        " imports, and a second in which Prefect's heartbeats end.",
         "",
         "Again: `python -m benchmarks.prefect_share`",
     ]
