@@ -241,20 +241,7 @@ class Bench:
         job = json.loads(said.splitlines()[-1])["job"] if said.endswith("}\n") else usage.wall
         return Run(usage.wall, usage.on_disk, job, usage.cpu, usage.memory)
 
-    def table(self) -> list[str]:
-        """The medians as Markdown."""
-        lines = [
-            f"| {self.title} | wall s | on disk s | × ours, on disk | CPU s | peak MiB |",
-            "|---|---|---|---|---|---|",
-        ]
-        ours = self._median("stagegate")
-        for name in self.runs:
-            its = self._median(name)
-            seconds = f"{its.wall:.2f} | {its.on_disk:.2f} | {its.on_disk / ours.on_disk:.2f}"
-            lines.append(f"| {name} | {seconds} | {its.cpu:.1f} | {its.memory:.0f} |")
-        return lines
-
-    def _median(self, name: str) -> Run:
+    def median(self, name: str) -> Run:
         runs = self.runs[name]
         return Run(*(statistics.median(figures) for figures in zip(*map(astuple, runs), strict=True)))
 
@@ -263,6 +250,17 @@ def bytes_below(folder: Path) -> int:
     """Bytes of the files below a folder; files that share an inode count once."""
     found = {entry.stat().st_ino: entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()}
     return sum(found.values())
+
+
+def table(benches: list[Bench]) -> list[str]:
+    """The medians as Markdown: seconds until synced, by ours, and CPU seconds of each set, and the largest peak."""
+    heads = "".join(f" {bench.title}: s | CPU s |" for bench in benches)
+    lines = [f"| |{heads} peak MiB |", "|---" * (2 * len(benches) + 2) + "|"]
+    for name in CONTENDERS:
+        medians = [(bench.median(name), bench.median("stagegate")) for bench in benches]
+        cells = [f"{its.on_disk:.2f} ({its.on_disk / ours.on_disk:.2f}) | {its.cpu:.1f}" for its, ours in medians]
+        lines.append(f"| {name} | {' | '.join(cells)} | {max(its.memory for its, _ in medians):.0f} |")
+    return lines
 
 
 def page(benches: list[Bench], rounds: int, load: float, device: str) -> str:
@@ -278,12 +276,12 @@ def page(benches: list[Bench], rounds: int, load: float, device: str) -> str:
         f" {time.strftime('%Y-%m-%d')}.",
         "",
     ]
-    for bench in benches:
-        lines += [*bench.table(), ""]
     lines += [
-        "`wall` is the whole process, `on disk` until the volume is synced (`stagegate stage` syncs, the others leave"
-        " that to the kernel). The floor reads the same ranges and drops the bytes. `CPU` and `peak` (PSS) are those"
-        " of all processes of a contender. Page cache full: at most 1 % of memory is unused before each run.",
+        *table(benches),
+        "",
+        "`s` is the whole process until the volume is synced, and in brackets by ours; `CPU s` and `peak` (PSS) are"
+        " those of all processes of a contender. The floor reads the same ranges and drops the bytes. Page cache full: at"
+        " most 1 % of memory is unused before each run.",
         "",
         "Again: `python -m benchmarks.transfer`",
     ]
