@@ -280,8 +280,8 @@ def page(benches: list[Bench], rounds: int, load: float, device: str) -> str:
         *table(benches),
         "",
         "`s` is the whole process until the volume is synced, and in brackets by ours; `CPU s` and `peak` (PSS) are"
-        " those of all processes of a contender. The floor reads the same ranges and drops the bytes. Page cache full: at"
-        " most 1 % of memory is unused before each run.",
+        " those of all processes of a contender. The floor reads the same ranges and drops the bytes. Page cache full:"
+        " at most 1 % of memory is unused before each run.",
         "",
         "Again: `python -m benchmarks.transfer`",
     ]
