@@ -238,20 +238,18 @@ def page(readings: Sequence[Reading], options: argparse.Namespace) -> str:
         f"![Samples read by seconds since the opening](pictures/{PLOT.name})",
         "",
     ]
-    for layout in LAYOUTS:
-        for workers in options.workers:
-            rows = [reading for reading in readings if (reading.layout, reading.workers) == (layout, workers)]
-            if rows:
-                title = f"{TITLES[layout].format(options.samples)}, {workers} workers"
-                lines += [*table(title, rows, size * 8 / bits(options.rate)), ""]
+    for workers in options.workers:
+        rows = [reading for reading in readings if reading.workers == workers]
+        if rows:
+            lines += [*table(rows, options.samples, size * 8 / bits(options.rate)), ""]
     again = f"--samples {options.samples} --rate {options.rate}"
     return "\n".join(
         [
             *lines,
-            "Seconds begin at the opening, after the imports. `× link`: epoch 1 by what the samples' bytes take on the"
-            " link, without headers. `× plain`: the speed of a later epoch by that of the plain folder. The floor,"
-            " datasets and s3fs keep nothing, and read one. The floor reads ranges of 8 MB by 16 threads and decodes"
-            " nothing. The server sent"
+            "Seconds begin at the opening, after the imports. In brackets: epoch 1 by what the samples' bytes take on"
+            " the link, without headers; the speed of epoch 2 by that of the plain folder. The floor, datasets and s3fs"
+            " keep nothing, and read one. The floor reads ranges of 8 MB by 16 threads and decodes nothing. The server"
+            " sent"
             f" {' to '.join(f'{sent / 1e9:.2f}' for sent in (min(received), max(received)))} GB to each but the plain"
             " folder.",
             "",
@@ -265,16 +263,26 @@ def bits(rate: str) -> float:
     return float(rate.removesuffix("mbit")) * 1e6
 
 
-def table(title: str, readings: Sequence[Reading], limit: float) -> Iterator[str]:
-    """The figures of one layout; `limit` is the seconds that the samples' bytes take on the link."""
-    kept = next((reading.again for reading in readings if reading.reader == LOCAL), 0.0)
-    yield f"| {title} | first batch s | epoch 1 s | × link | epoch 2 s | × plain |"
-    yield "|---|---:|---:|---:|---:|---:|"
-    for reading in readings:
-        figures = [f"{reading.first:.2f}", f"{reading.epoch:.1f}"]
-        figures.append("" if reading.reader == LOCAL else f"{reading.epoch / limit:.2f}")
-        figures += [f"{reading.again:.1f}", f"{kept / reading.again:.2f}"] if reading.again else ["", ""]
-        yield f"| {' | '.join([reading.reader, *figures])} |"
+def table(readings: Sequence[Reading], samples: int, limit: float) -> Iterator[str]:
+    """The figures of one number of workers; `limit` is the seconds that the samples' bytes take on the link."""
+    layouts = [layout for layout in LAYOUTS if any(reading.layout == layout for reading in readings)]
+    heads = (f"{TITLES[layout].format(samples)}: first batch s | epoch 1 s | epoch 2 s" for layout in layouts)
+    yield f"| {readings[0].workers} workers | {' | '.join(heads)} |"
+    yield "|---" + "|---:" * (3 * len(layouts)) + "|"
+    for reader in dict.fromkeys(reading.reader.removesuffix(" raw") for reading in readings):
+        cells: list[str] = []
+        for layout in layouts:
+            those = [reading for reading in readings if reading.layout == layout]
+            kept = next((reading.again for reading in those if reading.reader == LOCAL), 0.0)
+            found = [reading for reading in those if reading.reader.removesuffix(" raw") == reader]
+            cells += _cells(found[0], kept, limit) if found else [""] * 3
+        yield f"| {' | '.join([reader, *cells])} |"
+
+
+def _cells(reading: Reading, kept: float, limit: float) -> list[str]:
+    """First batch, first epoch (by the link's time) and second one (by the plain folder's speed)."""
+    epoch = f"{reading.epoch:.1f}" + ("" if reading.reader == LOCAL else f" ({reading.epoch / limit:.2f})")
+    return [f"{reading.first:.2f}", epoch, f"{reading.again:.1f} ({kept / reading.again:.2f})" if reading.again else ""]
 
 
 def draw(readings: Sequence[Reading], options: argparse.Namespace) -> str:
