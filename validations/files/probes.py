@@ -37,7 +37,7 @@ _MALFORMED = re.compile(r"in line \d+: ([^.]*)")
 
 
 def parquet(path: Path) -> Facts:
-    """The footer is readable, and everything that it points to lies within the file. `parquet-pages` reads the pages."""
+    """The footer is readable, and all that it points to lies within the file. `parquet-pages` reads the pages."""
     size, footer = _parquet_footer(path)
     try:
         with pq.ParquetFile(path) as file:
