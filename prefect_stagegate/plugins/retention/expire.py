@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from threading import Lock
 
 from prefect_stagegate.cache.gc import collect
@@ -238,18 +237,15 @@ def _finished(
 def _finish(workspace: Workspace, dataset: str, stone: Tombstone, keepers: _Keepers) -> tuple[str, ...]:
     """Remove a version from the catalog, unless something keeps it by now. Returns what does."""
     catalog, digest = workspace.catalog, stone.digest
-    newest = newest_tombstone(catalog, dataset, digest)
+    newest, is_whole = newest_tombstone(catalog, dataset, digest), has_version(catalog, dataset, digest)
     if newest is None or newest.step is not Step.BEGUN:
-        return ("another `stagegate expire` decided about it",) if has_version(catalog, dataset, digest) else ()
-    if has_version(catalog, dataset, digest):
-        reasons = keepers.of(digest)
-        if reasons or not remove_version(catalog, dataset, digest, partial(keepers.is_named, digest)):
-            reasons = reasons or ("a ref names it since",)
-            conclude(workspace, dataset, stone, Step.STAYS, reasons[0])
-            return reasons
-    else:
-        # What a killed call left of it.
-        remove_version(catalog, dataset, digest, lambda: False)
+        return ("another `stagegate expire` decided about it",) if is_whole else ()
+    # Nothing keeps what a killed call left of it.
+    reasons = keepers.of(digest) if is_whole else ()
+    if reasons or not remove_version(catalog, dataset, digest, lambda: is_whole and keepers.is_named(digest)):
+        reasons = reasons or ("a ref names it since",)
+        conclude(workspace, dataset, stone, Step.STAYS, reasons[0])
+        return reasons
     conclude(workspace, dataset, stone, Step.REMOVED, stone.why)
     return ()
 

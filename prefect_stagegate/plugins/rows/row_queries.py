@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from prefect_stagegate.errors import UsageError
@@ -222,9 +223,8 @@ def _changed_samples(queries: Queries, condition: str, columns: _Columns) -> lis
     order = _names("o", columns.key)
     query = f"SELECT {shown} FROM differing WHERE {condition} ORDER BY {order} LIMIT {SAMPLES}"
     samples = []
-    for row in queries.rows(query):
-        ends = [len(columns.key), *(len(columns.key) + len(others) * part for part in (1, 2))]
-        key, before, now, changed = row[: ends[0]], row[ends[0] : ends[1]], row[ends[1] : ends[2]], row[ends[2] :]
+    for row in map(iter, queries.rows(query)):
+        key, before, now, changed = (tuple(islice(row, len(part))) for part in (columns.key, others, others, others))
         texts, texts_now = columns.texts(before, others), columns.texts(now, others)
         names = [columns.names[at] for at, flag in zip(others, changed, strict=True) if flag][:SAMPLED_COLUMNS]
         changes = {name: (texts[name], texts_now[name]) for name in names}
