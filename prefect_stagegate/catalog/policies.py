@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prefect_stagegate.catalog.log import Log
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, see `__post_init__`
 class PolicyEntry:
     """One adoption of a policy."""
 
@@ -40,6 +40,13 @@ class PolicyEntry:
     """`sha256:<hex>` of the entry before as stored; empty for the first."""
     heads: Mapping[str, int] | None = None
     """The number of each target's newest entry at the adoption; None where an earlier release wrote it."""
+    envelope: Mapping[str, Any] | None = None
+    """The signature of whoever adopted it, as in `Approval`; None if unsigned."""
+
+    def __post_init__(self) -> None:
+        if not self.envelope:
+            # As in `ApprovalRequest`: then records and documents are as those of earlier releases.
+            vars(self).pop("envelope", None)
 
     def is_before(self, target: str, seq: int) -> bool:
         """Whether it was surely adopted before a target's log got its entry `seq`."""
@@ -73,7 +80,7 @@ def adopted_policy(catalog: Catalog, dataset: str, digest: str) -> Mapping[str, 
     return entry.policy if entry else {}
 
 
-def adopt_policy(
+def adopt_policy(  # noqa: PLR0913 - one parameter a field
     catalog: Catalog,
     dataset: str,
     policy: Mapping[str, Any],
@@ -83,8 +90,9 @@ def adopt_policy(
     reason: str,
     request: ApprovalRequest | None = None,
     approvals: Sequence[Approval] = (),
+    sign: Callable[[PolicyEntry], Mapping[str, Any]] | None = None,
 ) -> PolicyEntry:
-    """Adopt a policy, if the log still ends with `head`.
+    """Adopt a policy, if the log still ends with `head`. `sign` gives the entry's envelope.
 
     Raises:
         RefConflict: Another policy was adopted since `head` was read; nothing was changed.
@@ -94,6 +102,7 @@ def adopt_policy(
     targets = set(catalog.folders(REFS, dataset)) - {LATEST} if head else ()
     heads = {target: catalog.ref_log(dataset, target).count() for target in targets}
     entry = PolicyEntry(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals), heads=heads)
+    entry = replace(entry, envelope=sign(entry)) if sign else entry
     return policy_log(catalog, dataset).append(entry)
 
 

@@ -102,7 +102,9 @@ def json_document(value: Any) -> bytes:
 
 def values_of(record: Any) -> dict[str, Any]:
     """The fields of a dataclass, for JSON with others. `asdict` would write optional ones of its parts, too."""
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    # Some leave out what is unsigned; those with slots have all.
+    names = vars(record) if hasattr(record, "__dict__") else [field.name for field in fields(record)]
+    return {name: getattr(record, name) for name in names}
 
 
 def print_json(value: Any) -> None:

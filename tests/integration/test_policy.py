@@ -564,6 +564,18 @@ def test_signed_answer_is_recorded_beside_a_forged_one(scenario: PolicyScenario,
     )
 
 
+def test_who_adopted_is_known_as_a_signature_proves_it(scenario: PolicyScenario, tmp_path: Path) -> None:
+    _, keys = request_signed_answers(scenario, tmp_path)
+    answer_request(scenario.node(LEGAL), "things", approved=True, reason="", key=keys[LEGAL.name])
+    adopt(scenario.node(BOSS), scenario.spec(gates=LAX), reason="smaller team", key=keys[BOSS.name])
+    first, second = (entry for entry, _ in adoptions(scenario.node(), "things"))
+    assert (first.envelope, second.who) == (None, Identity(BOSS.name, "signature"))
+    (path,) = (tmp_path / "catalog").glob("datasets/things/policy/*2.json")
+    path.write_text(path.read_text().replace("smaller team", "as agreed"))
+    forged = open_workspace(tmp_path / "elsewhere", tmp_path / "catalog")
+    assert adoptions(forged, "things")[1][0].who == BOSS
+
+
 def test_rule_that_wants_signatures_takes_no_other_answer(scenario: PolicyScenario, tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     key = new_key(path)

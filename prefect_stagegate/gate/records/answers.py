@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter
 
-from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.catalog import PolicyEntry, RefEntry
 from prefect_stagegate.clock import now, written_moment
 from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER
 from prefect_stagegate.gate.records.allowed_signers import fingerprint_of, read_allowed_signers
@@ -162,6 +162,21 @@ def request_act(request: ApprovalRequest) -> SignedAct:
     statement = {"act": "ApprovalRequest", **request.signed()}
     who = request.requester
     return SignedAct(who.name, statement, request.at, request.envelope or {}, source=who.source)
+
+
+def adoption_act(entry: PolicyEntry, catalog: str) -> SignedAct:
+    """The adoption of a policy as whoever adopts it signs it; with the catalog's id, so that it counts in no other."""
+    statement = {
+        "act": "PolicyEntry",
+        "catalog": catalog,
+        "dataset": entry.dataset,
+        "seq": entry.seq,
+        "policy": entry.digest,
+        "who": entry.who.name,
+        "reason": entry.reason,
+        "at": entry.at,
+    }
+    return SignedAct(entry.who.name, statement, entry.at, entry.envelope or {}, source=entry.who.source)
 
 
 def overruling_act(record: Overruling, catalog: str, *, requester: str = "", **about: Any) -> SignedAct:

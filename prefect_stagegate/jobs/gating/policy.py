@@ -8,8 +8,9 @@ Only the policy in the catalog's log counts: no spec that somebody brings replac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from prefect_stagegate.catalog.policies import adopt_policy, policy_log
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.catalog.version_records import require_dataset
 from prefect_stagegate.clock import moment, stamp
-from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
+from prefect_stagegate.errors import CorruptRecord, RefConflict, StagegateError, UsageError
 from prefect_stagegate.jobs.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
 from prefect_stagegate.jobs.gating.consent import (
     POLICY_TARGET,
@@ -28,7 +29,7 @@ from prefect_stagegate.jobs.gating.consent import (
     rule_of,
     why_unchangeable,
 )
-from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Direction, PolicyChange
+from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Direction, Identity, PolicyChange
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
@@ -217,6 +218,7 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str, key: PersonKey |
         reason=reason.strip(),
         request=request,
         approvals=answers,
+        sign=_adoption_signer(workspace, key),
     )
     return Adoption(dataset, digest, entry.seq, differences, request)
 
@@ -242,11 +244,27 @@ def proposed_by(workspace: Workspace, request: ApprovalRequest) -> tuple[PolicyC
 
 
 def adoptions(workspace: Workspace, dataset: str) -> list[tuple[PolicyEntry, tuple[PolicyChange, ...]]]:
-    """Every adoption of a dataset, the oldest first, each with how it differs from the one before."""
+    """Every adoption of a dataset, the oldest first, each with how it differs from the one before.
+
+    Who adopted is known as the rule of the policy before proves it.
+    """
     entries = policy_log(workspace.catalog, dataset).entries()
-    differences = [(), *(changes(before.policy, after.policy, dataset) for before, after in pairwise(entries))]
-    # Not strict: without entries, the first one's empty difference is left over.
-    return list(zip(entries, differences, strict=False))
+    first: list[tuple[PolicyEntry, tuple[PolicyChange, ...]]] = [(entry, ()) for entry in entries[:1]]
+    return first + [
+        (_proved(workspace, before.policy, after), changes(before.policy, after.policy, dataset))
+        for before, after in pairwise(entries)
+    ]
+
+
+def _proved(workspace: Workspace, before: Mapping[str, Any], entry: PolicyEntry) -> PolicyEntry:
+    if not entry.envelope or rule_of(before) is None:
+        return entry
+    from prefect_stagegate.gate.records.answers import adoption_act, prove_act  # late: it loads all checks
+
+    with suppress(StagegateError):  # nothing here verifies this kind of signature
+        proof = prove_act(adoption_act(entry, workspace.catalog.id), change_parameters(before))
+        return replace(entry, who=Identity(entry.who.name, proof.known_by))
+    return entry
 
 
 def answer_request(
@@ -298,6 +316,14 @@ def matches(digest: str, prefix: str) -> bool:
     """Whether a digest begins with the digits that a user typed; an empty prefix matches any."""
     digits = prefix.removeprefix("sha256:")
     return not prefix or (len(digits) >= FEWEST_DIGITS and digest.removeprefix("sha256:").startswith(digits))
+
+
+def _adoption_signer(workspace: Workspace, key: PersonKey | None) -> Callable[[PolicyEntry], Mapping[str, Any]] | None:
+    if key is None:
+        return None
+    from prefect_stagegate.gate.records.answers import adoption_act, sign_act  # late: it loads all checks
+
+    return lambda entry: sign_act(adoption_act(entry, workspace.catalog.id), key)
 
 
 def _require_changeable(policy: Mapping[str, Any], dataset: str) -> None:
