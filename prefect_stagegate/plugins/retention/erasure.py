@@ -173,7 +173,7 @@ def erasures_of(catalog: Catalog, dataset: str) -> list[Erasure]:
         return recorded
     from prefect_stagegate.plugins.retention.erasure_requests import is_agreed  # late: it loads all checks
 
-    return [erasure for erasure in recorded if is_agreed(erasure, policies)]
+    return [erasure for erasure in recorded if is_agreed(erasure, policies, catalog)]
 
 
 def put_node_erasure(catalog: Catalog, dataset: str, report: NodeErasure) -> None:

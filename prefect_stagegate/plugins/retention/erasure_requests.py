@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from prefect_stagegate.catalog import PolicyEntry, gate_records
+from prefect_stagegate.catalog import Catalog, PolicyEntry, gate_records
 from prefect_stagegate.catalog.policies import adopted_as, policy_log
 from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.clock import moment, now, stamp
@@ -136,8 +136,8 @@ def _settled(workspace: Workspace, head: PolicyEntry, request: ApprovalRequest) 
     return ""
 
 
-def is_agreed(erasure: Erasure, policies: Sequence[PolicyEntry]) -> bool:
-    """Whether an erasure has the answers that the policy asked for at its time, as the policy's log has it.
+def is_agreed(erasure: Erasure, policies: Sequence[PolicyEntry], catalog: Catalog) -> bool:
+    """Whether an erasure of a catalog has the answers that the policy asked for at its time, as the policy's log has it.
 
     Without signatures, times are declared, as names are.
     """
@@ -149,6 +149,9 @@ def is_agreed(erasure: Erasure, policies: Sequence[PolicyEntry]) -> bool:
     asked = (request.after, request.policy, request.digest)
     head = next((entry for entry in policies if asked == (entry.seq, entry.digest, erasure.digest)), None)
     if head is None or erasure_rule(head.policy) is None:
+        return False
+    # Another dataset may have the same bytes under the same policy.
+    if (request.dataset, request.target) != (head.dataset, TARGET) or not request.is_of(catalog.id):
         return False
     return not _tally(head, request, erasure.approvals).why_open
 

@@ -122,6 +122,28 @@ def test_signed_rule_takes_no_unsigned_answer(tmp_path: Path) -> None:
     assert not erasures_of(catalog, "things")
 
 
+@pytest.mark.parametrize("of", ["another dataset", "another catalog"])
+def test_agreement_counts_where_it_was_given(tmp_path: Path, of: str) -> None:
+    key = new_key(tmp_path / "key.pem")
+    here = Asking(tmp_path, count=1, signed=True, keys={LEGAL.name: key.public})
+    here.deliver("a,b\n1,2\n")
+    if of == "another catalog":
+        here.on["catalog"] = tmp_path / "test"
+    else:
+        here.dataset = "others"
+    here.stage()
+    there = here.node().catalog
+    dataset = here.dataset
+    planned = plan_erasure(here.node(), dataset, "", glob_of(("ada.csv",), ()))
+    request, _ = erase_or_ask(here.node(), dataset, *planned, "consent withdrawn")
+    assert request
+    assert answer_request(here.node(LEGAL), request, approved=True, reason="seen", key=key) == ""
+    here.on["catalog"] = tmp_path / "catalog"
+    catalog = here.node().catalog
+    catalog.create(ERASURES, there.require(ERASURES, dataset, 1), "things", 1)
+    assert not erasures_of(catalog, "things")
+
+
 def test_record_without_answers_counts_on_no_node(
     asking: Asking, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
