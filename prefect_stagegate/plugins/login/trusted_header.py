@@ -72,7 +72,9 @@ class HeaderLogin:
             # A proxy that adds the header, and leaves the client's own there, lets anybody be anybody.
             raise LoginRefused(f"{self._header} comes twice, or is no name", status=400)
         groups = request.headers.getlist(self._groups) if self._groups else []
-        listed = [group for line in groups for part in line.split(",") if (group := part.strip())]
+        if len(groups) > 1:
+            raise LoginRefused(f"{self._groups} comes twice", status=400)
+        listed = [group for part in ",".join(groups).split(",") if (group := part.strip())]
         return LoggedInPerson(names[0], f"header:{self._header}", names[0], groups_of(listed))
 
     def _is_proxy(self, peer: str) -> bool:

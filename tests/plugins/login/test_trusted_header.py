@@ -55,6 +55,14 @@ def test_header_that_comes_twice_is_refused(workspace: Workspace) -> None:
         assert _status(url, f"{NAME}: eva@example.org", f"{NAME.lower()}: ines@example.org") == 400
 
 
+def test_groups_of_the_client_join_no_others(workspace: Workspace) -> None:
+    workspace = change_settings(workspace, login_groups_header="X-Forwarded-Groups")
+    with login_server(workspace, "trusted-header", NAME, HERE) as url:
+        lines = "X-Forwarded-Groups: readers", "x-forwarded-groups: approvers"
+        assert _status(url, f"{NAME}: eva@example.org", *lines) == 400
+        assert _status(url, f"{NAME}: eva@example.org", lines[0]) == 200
+
+
 def test_strangers_read_nothing_where_the_proxy_must_name_them(workspace: Workspace, browser: Browser) -> None:
     with login_server(workspace, "trusted-header", NAME, HERE, required=True) as url:
         assert browser.get(url).status == 401
