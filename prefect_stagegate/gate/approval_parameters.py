@@ -16,7 +16,9 @@ from prefect_stagegate.spec.models import Owner
 
 APPROVAL = "approval"
 """The name of the check."""
-IssuerUrl = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=512, examples=["https://login.example.org"])]
+_ISSUER = r"^(https?://\S+|header:[A-Za-z0-9-]+)$"
+IssuerUrl = Annotated[str, Field(pattern=_ISSUER, max_length=512, examples=["https://login.example.org"])]
+"""A provider's URL, or `header:NAME` for a trusted proxy's header."""
 PersonName = Annotated[str, Field(min_length=1, max_length=256)]
 LONGEST_SIGNERS = 64 << 10
 """Characters of `allowed_signers`."""

@@ -180,6 +180,12 @@ def test_login_by_another_provider_does_not_count(server: SigningKey) -> None:
     assert f"the policy takes no logins by {ISSUER}" in why_ignored(parameters, answer(login_of(server)))
 
 
+def test_proxy_is_an_issuer_by_its_header(server: SigningKey) -> None:
+    parameters = rule(server, logins={"keys": [server.public], "issuers": ["header:X-Forwarded-Email"]})
+    assert not why_ignored(parameters, answer(login_of(server, issuer="header:X-Forwarded-Email")))
+    assert "takes no logins" in why_ignored(parameters, answer(login_of(server, issuer="header:X-User")))
+
+
 def test_one_login_counts_for_one_person(server: SigningKey) -> None:
     owners = {"infra": "ines@example.org, oleg@example.org"}
     replies = [answer(login_of(server, name, subject="7")) for name in owners["infra"].split(", ")]
