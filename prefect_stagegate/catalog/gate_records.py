@@ -42,7 +42,7 @@ DECISIONS = Record("stagegate.decisions", dict[str, Any])
 SIGNATURES = Record("stagegate.signatures", dict[str, Any])
 """DSSE envelopes around an attestation, by its own digest and the signing key's id in hex."""
 WAIVERS = Record("stagegate.waivers", Waiver)
-"""Waivers by version and target. A later record of a waiver, when it was revoked, replaces the earlier one."""
+"""Waivers by version and target. A later record of a waiver says that it was revoked."""
 PROPOSALS = Record("stagegate.proposals", dict[str, Any])
 """Policies that are proposed for adoption, by their digests, by which requests name them."""
 _REQUESTS = Record("stagegate.approvals", ApprovalRequest)
@@ -133,8 +133,8 @@ def decided_versions(catalog: Catalog, dataset: str) -> list[tuple[str, str]]:
 
 
 def read_waivers(catalog: Catalog, dataset: str, digest: str, target: str) -> list[Waiver]:
-    """The newest state of each waiver for a version at a target, ended ones included, the oldest first."""
-    return list({waiver.id: waiver for waiver in catalog.all(WAIVERS, dataset, digest, target)}.values())
+    """The records of waivers for a version at a target, the oldest first; one that was revoked has two."""
+    return catalog.all(WAIVERS, dataset, digest, target)
 
 
 def read_proposal(catalog: Catalog, dataset: str, digest: str) -> dict[str, Any]:

@@ -65,9 +65,13 @@ class Authority:
         return record
 
     def waivers(self, granted: Iterable[Waiver], requester: str) -> tuple[Waiver, ...]:
-        """The waivers that count. An end that nobody proved ends none."""
-        counting = (waiver for waiver in granted if self.counts(waiver, requester=requester))
-        return tuple(waiver if self._is_ended(waiver) else replace(waiver, revoked=None) for waiver in counting)
+        """The waivers that count, of all their records. An end that nobody proved ends none, and none is taken back."""
+        counting: dict[str, Waiver] = {}
+        for waiver in granted:
+            earlier = counting.get(waiver.id)
+            if not (earlier and earlier.revoked) and self.counts(waiver, requester=requester):
+                counting[waiver.id] = waiver if self._is_ended(waiver) else replace(waiver, revoked=None)
+        return tuple(counting.values())
 
     def revocations(self, recorded: Iterable[EvidenceRevocation]) -> tuple[EvidenceRevocation, ...]:
         """The revocations of evidence that count."""

@@ -137,7 +137,8 @@ def waivers(
     granted: list[Waiver] = []
     for target in workspace.catalog.folders(gate_records.WAIVERS, dataset, digest):
         with unreadable.skip(dataset):
-            granted.extend(gate_records.read_waivers(workspace.catalog, dataset, digest, target))
+            recorded = gate_records.read_waivers(workspace.catalog, dataset, digest, target)
+            granted.extend({waiver.id: waiver for waiver in recorded}.values())
     return sorted(granted, key=lambda waiver: waiver.at)
 
 

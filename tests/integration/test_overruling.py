@@ -20,7 +20,7 @@ from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.revoke import revoke
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
-from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Waiver
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Revocation, Waiver
 from tests.support.keys import new_key
 from tests.support.scenario import INES, Scenario
 
@@ -94,15 +94,10 @@ def test_forged_waiver_at_a_signed_gate_does_not_count(scenario: SignedScenario)
     scenario.deliver("one", **DENIED)
     scenario.check()
     waiver = scenario.waive(INES, until=timedelta(days=1))
-    scenario.node().catalog.add(
-        WAIVERS,
-        replace(waiver, until=(waiver.until[:8] + "28" + waiver.until[10:])),
-        replace(waiver, until=(waiver.until[:8] + "28" + waiver.until[10:])).dataset,
-        replace(waiver, until=(waiver.until[:8] + "28" + waiver.until[10:])).digest,
-        replace(waiver, until=(waiver.until[:8] + "28" + waiver.until[10:])).target,
-    )
+    forge(scenario, waiver, until=waiver.until[:8] + "28" + waiver.until[10:])
     forge(scenario, waiver, id="0" * 12, envelope={})
-    assert scenario.check().outcome is DecisionOutcome.REFUSED
+    rulings = [answer.ruling for answer in scenario.check().checks if answer.ruling]
+    assert [ruling.waiver for ruling in rulings] == [waiver], "the signed one, as it was signed"
 
 
 def test_forged_end_of_a_signed_waiver_ends_nothing(scenario: SignedScenario) -> None:
@@ -111,15 +106,21 @@ def test_forged_end_of_a_signed_waiver_ends_nothing(scenario: SignedScenario) ->
     waiver = scenario.waive(INES)
     with pytest.raises(UsageError, match="would not end: not an address of infra"):
         revoke_waiver(scenario.node(MALLORY), THINGS, "pilot", "license", reason="spite")
-    (ended,) = revoke_waiver(
-        scenario.node(OLEG), THINGS, "pilot", "license", reason="fixed", key=scenario.signing(OLEG)
-    )
-    assert scenario.check().outcome is DecisionOutcome.REFUSED
-    assert ended.revoked
-    forge(scenario, waiver, revoked=replace(ended.revoked, reason="forged"))
+    end = Revocation(Identity(OLEG.name, "signature"), stamp(now()), "forged")
+    forge(scenario, waiver, revoked=end)
+    forge(scenario, waiver, until=waiver.at, envelope={})
     assert scenario.check().outcome is DecisionOutcome.WAITING
     # Nor does it keep those who may from ending the waiver.
     revoke_waiver(scenario.node(OLEG), THINGS, "pilot", "license", reason="fixed", key=scenario.signing(OLEG))
+    assert scenario.check().outcome is DecisionOutcome.REFUSED
+
+
+def test_ended_waiver_is_not_put_back(scenario: SignedScenario) -> None:
+    scenario.deliver("one", **DENIED)
+    scenario.check()
+    waiver = scenario.waive(INES)
+    revoke_waiver(scenario.node(OLEG), THINGS, "pilot", "license", reason="fixed", key=scenario.signing(OLEG))
+    forge(scenario, waiver)
     assert scenario.check().outcome is DecisionOutcome.REFUSED
 
 
