@@ -137,7 +137,7 @@ def _settled(workspace: Workspace, head: PolicyEntry, request: ApprovalRequest) 
 
 
 def is_agreed(erasure: Erasure, policies: Sequence[PolicyEntry], catalog: Catalog) -> bool:
-    """Whether an erasure of a catalog has the answers that the policy asked for at its time, as the policy's log has it.
+    """Whether an erasure has the answers that the policy asked for at its time, as the policy's log has it.
 
     Without signatures, times are declared, as names are.
     """
