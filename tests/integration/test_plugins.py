@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.commands import Commands
+from tests.support.commands import commands as commands_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -71,10 +74,10 @@ def install(site: Path, package: str, source: str, *checks: str, group: str = "c
     (site / f"{package}.py").write_text(source)
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where packages are installed, of which three are sound."""
-    site = tmp_path / "site"
+    site = tmp_path_factory.mktemp("site")
     install(site, "sound", check_source("few_files", "infra"), "few_files")
     install(site, "late", check_source("half", "infra") + "raise SystemExit('no licence')", "half")
     install(site, "absent_owner", check_source("unowned", "somebody"), "unowned")
@@ -89,6 +92,13 @@ def site(tmp_path: Path) -> Path:
     install(site, "odd", ODD, "odd")
     install(site, "second_binding", BOUND.format(name="second", binding="rotten"), "second")
     return site
+
+
+@pytest.fixture(scope="module")
+def commands(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """What runs commands where these packages are installed."""
+    with commands_of(tmp_path_factory.mktemp("commands"), PYTHONPATH=str(site)) as running:
+        yield running
 
 
 def test_a_sound_plugin_is_listed_explained_and_asked(site: Path, run_stagegate: Run, tmp_path: Path) -> None:
