@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One Prefect server with an empty database for this process, whose flows and blocks reach it.
 
-    To make the tables is nearly half of its start, so the first of this run leaves them for later ones.
+    To make the tables is nearly half of its start, so the first of this run leaves them for later ones, which wait.
     """
     from prefect.testing.utilities import prefect_test_harness
 
@@ -137,18 +138,22 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent  # of all processes of this run
     own, tables = folder / "prefect-test.db", shared / "prefect-tables.db"
-    if tables.exists():
-        shutil.copyfile(tables, own)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prefect.testing.utilities.mkdtemp", lambda: str(folder))
-        # Prefect's choice is a port that an outgoing connection may have taken before the server has started.
-        patch.setattr("prefect.testing.utilities._find_available_port", free_port)
-        with prefect_test_harness(server_startup_timeout=180):
+    with ExitStack() as stack:
+        with (shared / "prefect-tables.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if tables.exists():
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                shutil.copyfile(tables, own)
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setattr("prefect.testing.utilities.mkdtemp", lambda: str(folder))
+            # Prefect's choice is a port that an outgoing connection may have taken before the server has started.
+            patch.setattr("prefect.testing.utilities._find_available_port", free_port)
+            stack.enter_context(prefect_test_harness(server_startup_timeout=180))
             if not tables.exists():
                 with closing(sqlite3.connect(own)) as source, closing(sqlite3.connect(folder / "copy.db")) as copy:
                     source.backup(copy)
                 (folder / "copy.db").rename(tables)
-            yield
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +176,14 @@ def prefect_at() -> Callable[[str], AbstractContextManager[None]]:
             EventsWorker.drain_all(timeout=30)
 
     return at
+
+
+@pytest.fixture
+def no_kept_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put aside the worker that is kept, which takes seconds to load: the test has workers of its own."""
+    monkeypatch.setattr(child, "_idle", [])
+    yield
+    child.end_idle_workers()
 
 
 @pytest.fixture(scope="session", name="commands")

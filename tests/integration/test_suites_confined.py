@@ -265,10 +265,12 @@ def judge_tables(tables, scratch, progress):
 judge = types.ModuleType("judge")
 judge.judge_tables, judge.BadSuites = judge_tables, type("BadSuites", (Exception,), {{}})
 sys.modules["prefect_stagegate.validations.worker.judge"] = judge
+worker._load_libraries = lambda: None
 worker.main()
 """
 
 
+@pytest.mark.usefixtures("no_kept_worker")
 def test_worker_confines_what_judges(view: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = INTRUDER.format(secret=str(tmp_path / "secret.txt"))
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", script))
@@ -295,6 +297,7 @@ worker.main()
 """
 
 
+@pytest.mark.usefixtures("no_kept_worker")
 def test_what_judges_ends_with_its_guard(view: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", SLEEPER))
     pids: list[str] = []

@@ -347,12 +347,13 @@ def test_worker_returns_mistakes_in_suites_and_leaves_no_files(tmp_path: Path, s
     assert not list(scratch.iterdir())
 
 
+@pytest.mark.usefixtures("no_kept_worker")
 def test_a_worker_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    child.end_idle_workers()
     with pytest.raises(ValidationError, match=r"not judged within 0\.2 s"):
         child.judge_in_child([some_job(tmp_path)], dataset="d", limits=ValidationLimits(seconds=0.2), progress=print)
 
 
+@pytest.mark.usefixtures("no_kept_worker")
 def test_a_worker_that_dies_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dying = "import sys; sys.stdin.readline(); sys.exit('the volume is gone')"
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", dying))

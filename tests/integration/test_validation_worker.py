@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from great_expectations.core import ExpectationValidationResult
 
-from prefect_stagegate.errors import UsageError, ValidationError
+from prefect_stagegate.errors import SpecError, UsageError, ValidationError
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.validations.worker import child
@@ -27,13 +27,6 @@ from tests.support.waiting import eventually
 
 POSITIVE = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "x", "min_value": 0}}
 Judge = Callable[..., TableReport]
-
-
-@pytest.fixture
-def _no_kept_worker() -> Iterator[None]:
-    child.end_idle_workers()
-    yield
-    child.end_idle_workers()
 
 
 @pytest.fixture
@@ -70,6 +63,15 @@ def test_next_validation_takes_the_same_worker_and_no_import(judge: Judge) -> No
     assert len(threads) == 1, "a fork of a process with threads may hang"
 
 
+def test_mistakes_in_suites_keep_the_worker(judge: Judge) -> None:
+    judge()
+    worker = kept()
+    with pytest.raises(SpecError, match="expect_nothing"):
+        judge({"type": "expect_nothing_at_all", "kwargs": {}})
+    assert kept() is worker
+    assert judge().judgements[0].verdict == "passed"
+
+
 def test_job_of_a_kept_worker_opens_only_its_own_version(judge: Judge, tmp_path: Path) -> None:
     first = judge()
     other = tmp_path / "other"
@@ -84,7 +86,7 @@ def test_job_of_a_kept_worker_opens_only_its_own_version(judge: Judge, tmp_path:
 
 
 @pytest.mark.system
-@pytest.mark.usefixtures("_no_kept_worker")
+@pytest.mark.usefixtures("no_kept_worker")
 def test_another_environment_takes_another_worker(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     judge()
     worker = kept()
@@ -95,7 +97,7 @@ def test_another_environment_takes_another_worker(judge: Judge, monkeypatch: pyt
 
 
 @pytest.mark.system
-@pytest.mark.usefixtures("_no_kept_worker")
+@pytest.mark.usefixtures("no_kept_worker")
 def test_idle_worker_ends_by_itself(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "IDLE_SECONDS", 1)
     judge()
@@ -156,7 +158,7 @@ def test_error_without_a_message_has_its_type() -> None:
     assert error_of(ExpectationValidationResult(success=False, result={}, exception_info=info)) == "MemoryError"
 
 
-@pytest.mark.usefixtures("_no_kept_worker")
+@pytest.mark.usefixtures("no_kept_worker")
 def test_late_validation_is_told_with_the_setting(judge: Judge) -> None:
     with pytest.raises(ValidationError, match=r"not judged within 0\.5 s") as caught:
         judge(seconds=0.5)
@@ -189,6 +191,7 @@ DEATHS = {
 }
 
 
+@pytest.mark.usefixtures("no_kept_worker")
 @pytest.mark.parametrize("death", DEATHS)
 def test_death_is_told_with_its_reason(death: str, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", DYING.format(death=death)))
@@ -199,6 +202,7 @@ def test_death_is_told_with_its_reason(death: str, judge: Judge, monkeypatch: py
     assert hint in caught.value.hint
 
 
+@pytest.mark.usefixtures("no_kept_worker")
 def test_death_makes_the_check_inconclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Scenario(
         tmp_path,
@@ -214,6 +218,7 @@ def test_death_makes_the_check_inconclusive(tmp_path: Path, monkeypatch: pytest.
     assert "lower STAGEGATE_VALIDATION_MEMORY" in evidence.findings[0].fix
 
 
+@pytest.mark.usefixtures("no_kept_worker")
 def test_kernel_bounds_memory_files_and_cores(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = "resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_CORE"
     death = f"sys.exit(str([resource.getrlimit(kind)[1] for kind in ({kinds})]))"
