@@ -16,7 +16,6 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from prefect import flow
 
 from prefect_stagegate import open_dataset
 from prefect_stagegate.errors import ChecksumMismatch, GateFailed, NotReady, ObjectVanished, UsageError
@@ -27,7 +26,6 @@ from prefect_stagegate.jobs.read import open_cache
 from prefect_stagegate.jobs.running_jobs import running_jobs, share_arrived
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.tasks import require_ready
 from tests.support.faults import Fault, Flip, Status
 from tests.support.proxy import FaultProxy, Fetch
 from tests.support.scenario import Scenario
@@ -324,6 +322,11 @@ def test_url_is_read_early(version: Version, proxy: FaultProxy, held: threading.
 def test_run_begins_before_all_is_here(
     tmp_path: Path, proxy: FaultProxy, held: threading.Event, prefect_server: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Late: processes that are spawned import this module, and need no Prefect.
+    from prefect import flow
+
+    from prefect_stagegate.tasks import require_ready
+
     gates = {"production": {"require": ["nonempty"]}}
     scenario = Scenario(tmp_path, sources=[{"url": f"{proxy.url}/lake/"}], gates=gates)
     held.set()

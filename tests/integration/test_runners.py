@@ -58,7 +58,9 @@ def spec(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("runner", [*sorted(RUNNERS.keys() - {"ray"}), pytest.param("ray", marks=pytest.mark.system)])
+@pytest.mark.parametrize(
+    "runner", ["threads", "processes", *(pytest.param(name, marks=pytest.mark.system) for name in ("dask", "ray"))]
+)
 def test_the_whole_way_goes_on_every_task_runner(
     runner: str, spec: dict[str, Any], places: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

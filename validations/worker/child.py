@@ -153,23 +153,26 @@ _lock = threading.Lock()
 
 @contextmanager
 def _borrowed(scratch: str, rights: str) -> Iterator[WorkerProcess]:
-    """A worker for this block alone. Afterwards one is kept; after an error it is ended.
+    """A worker for this block alone. Afterwards one is kept. After an error it is ended, unless suites have mistakes.
 
     One with rights is new, and not kept: no job of other tables may be forked from a process that holds a secret.
     """
     worker = (None if rights else _take()) or WorkerProcess(scratch, rights)
+    can_be_kept = False
     try:
         yield worker
-    except BaseException:
-        worker.end()
+        can_be_kept = not rights
+    except SpecError:  # which it has reported: it waits for the next job
+        can_be_kept = not rights
         raise
-    worker.used = time.monotonic()
-    with _lock:
-        is_kept = not _idle and not rights
-        if is_kept:
-            _idle.append(worker)
-    if not is_kept:
-        worker.end()
+    finally:
+        worker.used = time.monotonic()
+        with _lock:
+            is_kept = can_be_kept and not _idle
+            if is_kept:
+                _idle.append(worker)
+        if not is_kept:
+            worker.end()
 
 
 def _take() -> WorkerProcess | None:
