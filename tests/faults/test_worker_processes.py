@@ -321,7 +321,9 @@ def test_retry_after_holds_in_all_processes(node: Node) -> None:
         node.is_busy = is_busy
 
     thread = meanwhile(refuse_one)
+    begun = time.process_time()
     assert node.stage().files == FILES
+    assert time.process_time() - begun < 2, "whoever waits asks again and again"
     thread.join()
     assert node.meter.stats.processes > 1
     # Others hear of it a moment later.

@@ -20,7 +20,7 @@ import tempfile
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import replace
@@ -150,11 +150,12 @@ class TransferWorker:
         self.size -= job.planned.object.size
         return job
 
-    def give(self, jobs: Iterable[FetchJob]) -> None:
+    def give(self, jobs: Sequence[FetchJob]) -> None:
         """Give it the objects that it asked for. From any thread."""
         self.given.extend(jobs)
         self.has_asked = False
-        self.wake()
+        if jobs:  # else its thread asks again after a while: at once, it would do nothing else until some wait
+            self.wake()
 
     def wake(self) -> None:
         """End the wait of the thread that serves it."""
