@@ -253,18 +253,24 @@ def last_answers(
 ) -> dict[str, Approval]:
     """The last answer of each person to a request. One that is proved as the gate wants comes before others.
 
+    Signed ones are ordered by their times. Who declined in the last record declines whatever an earlier one's time is.
+
     `replies` may hold answers to other requests, too.
     """
     replies = [reply for reply in replies if reply.request == request.id]
+    declines: dict[str, Approval] = {}
     if parameters.proof != "declared":
         known_by = [answer_proof(reply, request, parameters).known_by for reply in replies]
         is_enough = [is_proof_enough(proof, parameters.proof) for proof in known_by]
         proved = list(compress(replies, is_enough))
         if parameters.wants_envelope:
             # The time in a signed answer is signed too: sorting by it undoes a record that was put in another order.
+            # An approval of a clock that was ahead would hide a later decline.
+            newest = {person_key(reply.approver.name): reply for reply in proved}
+            declines = {person: reply for person, reply in newest.items() if not reply.approved}
             proved.sort(key=lambda reply: reply.at)
         replies = [*compress(replies, map(not_, is_enough)), *proved]
-    return {person_key(reply.approver.name): reply for reply in replies}
+    return {person_key(reply.approver.name): reply for reply in replies} | declines
 
 
 def answer_proof(reply: Approval, request: ApprovalRequest, parameters: ApprovalParameters) -> AnswerProof:

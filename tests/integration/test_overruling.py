@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import timedelta
@@ -50,8 +51,8 @@ class SignedScenario(Scenario):
     def check(self) -> Decision:
         return check(self.node(), THINGS, "pilot")
 
-    def approve(self, who: Identity = INES) -> None:
-        approve(self.node(who), THINGS, "pilot", reason="seen", key=self.signing(who))
+    def approve(self, who: Identity = INES, *, approved: bool = True) -> None:
+        approve(self.node(who), THINGS, "pilot", approved=approved, reason="seen", key=self.signing(who))
 
 
 @pytest.fixture
@@ -224,3 +225,30 @@ def test_approval_of_another_catalog_does_not_count(tmp_path: Path) -> None:
     scenario.on["catalog"] = tmp_path / "catalog"
     with pytest.raises(CorruptRecord, match="request of another catalog"):
         scenario.check()
+
+
+def test_request_without_its_bounds_takes_no_answer(scenario: SignedScenario) -> None:
+    scenario.deliver("one")
+    scenario.check()
+    for field in ("after", "shown"):
+        path = max((scenario.folder / "catalog/datasets/things/approvals/pilot").glob("*/request.json"))
+        request = json.loads(path.read_bytes())
+        del request[field]
+        path.write_text(json.dumps(request))
+        with pytest.raises(UsageError, match="ended: it does not say what its answers are about"):
+            scenario.approve()
+        scenario.check()
+    scenario.approve()
+    assert scenario.check().accepted
+
+
+def test_decline_counts_after_an_answer_dated_ahead(scenario: SignedScenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario.deliver("one")
+    scenario.check()
+    with monkeypatch.context() as patch:
+        patch.setattr("prefect_stagegate.jobs.gating.approve.now", lambda: now() + timedelta(hours=1))
+        scenario.approve()
+    scenario.approve(approved=False)
+    assert scenario.check().outcome is DecisionOutcome.REFUSED
+    scenario.approve()
+    assert scenario.check().accepted

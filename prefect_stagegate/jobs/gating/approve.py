@@ -9,7 +9,7 @@ An answer counts for one version, under one policy, until the target moves on fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -21,13 +21,13 @@ from prefect_stagegate.catalog.version_records import has_version, require_datas
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.gate.approval_counting import who_may, why_not_counted, why_request_ended
-from prefect_stagegate.gate.approval_parameters import ApprovalParameters, approval_asked_by
+from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParameters, approval_asked_by
 from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER
 from prefect_stagegate.gate.overrides import outcomes_shown, waived_since
 from prefect_stagegate.gate.records.answers import PersonKey, answer_act, request_act, sign_act, signer_of
 from prefect_stagegate.jobs.address import judged_spec, stored_spec
 from prefect_stagegate.jobs.gating.policy import spec_under
-from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Wait, check_name, person_key
+from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Severity, Wait, check_name, person_key
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.units import count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -86,18 +86,27 @@ def request_approval(workspace: Workspace, decision: Decision, key: PersonKey | 
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     request = request_for(workspace, *about)
     # Answers to a lapsed request are refused, and those to outcomes before a waiver don't count: a new one comes.
+    shown = outcomes_shown(decision.checks)
     is_over = request is None or lapsed_at(workspace, request) or waived_since(request.shown, decision.checks)
-    if request is None or is_over or is_replaced(workspace, request, key):
+    if request is None or is_over or _is_unbound(request, shown) or is_replaced(workspace, request, key):
         head = workspace.catalog.ref(decision.dataset, decision.target)
         request = gate_records.put_request(
             workspace.catalog,
             *about,
             signer_of(workspace.identity, key),
             after=head.seq if head else 0,
-            shown=outcomes_shown(decision.checks),
+            shown=shown,
             sign=request_signer(key),
         )
     return request
+
+
+def _is_unbound(request: ApprovalRequest, checks: Collection[str]) -> bool:
+    """Whether answers to a request would never end: it lacks the target's last move, or what was shown of the checks.
+
+    So do those of earlier releases, whose answers go on counting, and those that somebody wrote past the commands.
+    """
+    return request.after is None or bool(not request.shown and checks)
 
 
 def is_replaced(workspace: Workspace, request: ApprovalRequest, key: PersonKey | None) -> bool:
@@ -275,6 +284,9 @@ def why_closed(workspace: Workspace, request: ApprovalRequest, gate: Gate) -> st
     """Why a request ended, or that a newer one replaced it; empty while it is open, or has lapsed."""
     why = _why_ended(request, gate.policy, workspace.catalog.ref(request.dataset, request.target))
     why = why or why_dated_back(workspace.catalog, request)
+    blocking = [each.check for each in gate.requirements if each.severity is Severity.BLOCKING]
+    if not why and _is_unbound(request, {*blocking} - {APPROVAL}):
+        return "it does not say what its answers are about"
     newer = None if why else request_for(workspace, request.dataset, request.digest, request.target, gate.policy)
     if newer and newer.id != request.id:
         return f"{newer.requester.name} made a newer request at {newer.at}"
