@@ -196,6 +196,10 @@ def _read(catalog: Catalog, token_id: str) -> Token | None:
     token = catalog.get(TOKENS, *_key(token_id))
     if token and token.id != token_id:
         raise corrupt(TOKENS.path(*_key(token_id)), "is about another token")
+    try:
+        moment(token.ends if token else stamp(now()))
+    except ValueError as error:
+        raise corrupt(TOKENS.path(*_key(token_id)), f"has no end: {error}") from error
     return token
 
 

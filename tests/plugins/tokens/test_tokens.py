@@ -77,6 +77,15 @@ def test_expired_token_grants_nothing(node: Workspace, monkeypatch: pytest.Monke
     assert token_lines(node.catalog, UnreadableRecords())[0].state == "expired"
 
 
+def test_token_without_an_end_is_damaged(node: Workspace) -> None:
+    (token_id, text), (other, _) = token(node), token(node)
+    known = node.catalog.require(TOKENS, "token", token_id, 1)
+    node.catalog.put(TOKENS, replace(known, ends="never"), "token", token_id, 1)
+    with pytest.raises(CorruptRecord, match="has no end"):
+        grant_of(node, text)
+    assert [line.id for line in token_lines(node.catalog, UnreadableRecords())] == [other]
+
+
 def test_revoked_token_grants_nothing(node: Workspace) -> None:
     token_id, text = token(node)
     first = revoke_token(node, token_id, "moved")
