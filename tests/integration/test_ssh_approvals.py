@@ -311,13 +311,14 @@ def test_one_key_is_one_person(scenario: SshScenario) -> None:
     scenario.ask(scenario.signer("*@example.org", "ines"), scenario.signer(EVE.name, "eve"), count=2)
     scenario.answer(INES, "ines")
     with pytest.raises(
-        UsageError, match=r"oleg@example\.org can't answer .*same key as the answer of ines@example\.org"
+        UsageError,
+        match=r"oleg@example\.org can't answer .*same key, or by the same login, as the answer of ines@example\.org",
     ):
         scenario.answer(OLEG, "ines")
     scenario.put(scenario.forged(OLEG, "ines"))
     decision = check(scenario.node(), THINGS, "pilot")
     assert decision.outcome is DecisionOutcome.WAITING
-    assert "signed with the same key as the answer of ines@example.org" in ignored(decision)
+    assert "signed with the same key, or by the same login, as the answer of ines@example.org" in ignored(decision)
 
 
 def test_one_key_in_both_lists_is_one_person(scenario: SshScenario) -> None:
@@ -325,7 +326,7 @@ def test_one_key_in_both_lists_is_one_person(scenario: SshScenario) -> None:
     signers = (scenario.signer("*@example.org", "ines"), scenario.signer(EVE.name, "eve"))
     scenario.ask(*signers, count=2, keys={INES.name: pem.public})
     approve(scenario.node(INES), THINGS, "pilot", reason="seen", key=pem)
-    with pytest.raises(UsageError, match=r"same key as the answer of ines@example\.org"):
+    with pytest.raises(UsageError, match=r"same key, or by the same login, as the answer of ines@example\.org"):
         scenario.answer(OLEG, "ines")
     scenario.put(scenario.forged(OLEG, "ines"))
     assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
