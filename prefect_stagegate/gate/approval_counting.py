@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -22,6 +23,8 @@ from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Identit
 from prefect_stagegate.units import count_text, digest_text, listed
 
 ANYBODY = "anybody"
+_WITHOUT_ADDRESS = re.compile(r"https?://[^#]*#")
+"""How a server names somebody who logged in without a verified address: `ISSUER#SUBJECT`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,11 @@ def count_answers(
     agreed = tuple(reply for reply in valid if reply.approved)
     names = {person_key(reply.approver.name) for reply in agreed}
     awaited = tuple(name for name in parameters.required if person_key(name) not in names)
+    people, doubt = _people_among(agreed, requester, is_requester_counted=bool(why))
     missing = ""
-    if len(agreed) < count:
+    if people < count:
         groups = listed(parameters.groups or (ANYBODY,))
-        missing = f"{len(agreed)} of {count_text(count, 'approval')} by {groups}{why}"
+        missing = f"{people} of {count_text(count, 'approval')} by {groups}{why}{doubt}"
     if awaited:
         missing = f"{missing}{', ' if missing else ''}{listed(awaited)} must agree"
     return AnswerTally(
@@ -85,7 +89,7 @@ def count_answers(
         declined=tuple(reply for reply in valid if not reply.approved),
         ignored=tuple(ignored),
         missing=missing,
-        missing_people=max(count - len(agreed), len(awaited)),
+        missing_people=max(count - people, len(awaited)),
         awaited=awaited,
         groups=parameters.groups,
     )
@@ -105,6 +109,22 @@ def people_needed(parameters: ApprovalParameters, requester: Identity | None) ->
         return parameters.count, ""
     count = parameters.count + 1
     return count, f"; who asked ({requester.name}, {requester.source}) may be one of them, so {count} people must agree"
+
+
+def _people_among(
+    agreed: Sequence[Approval], requester: Identity | None, *, is_requester_counted: bool
+) -> tuple[int, str]:
+    """How many people agreed at least, and why that is fewer than the answers; empty when it is not.
+
+    Whoever logs in without a verified address may go by another name here, and have asked or agreed by it.
+    """
+    unnamed = sum(
+        1 for reply in agreed if reply.approver.source == "login" and _WITHOUT_ADDRESS.match(reply.approver.name)
+    )
+    may_have_asked = unnamed and requester and requester.source != "login" and not is_requester_counted
+    people = max(len(agreed) - unnamed, unnamed - bool(may_have_asked))
+    doubt = "; whoever logs in without a verified address may have asked or agreed by another name"
+    return people, doubt if people < len(agreed) else ""
 
 
 def _valid_answers(

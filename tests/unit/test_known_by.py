@@ -250,6 +250,50 @@ def test_requester_who_logged_in_is_another_person(server: SigningKey) -> None:
     assert "(ada@example.org, os-user) may be one" in count_answers(REQUEST, [reply], rule(server), OWNERS).missing
 
 
+def without_address(server: SigningKey, subject: str) -> ServerLogin:
+    return login_of(server, f"{ISSUER}#{subject}", subject=subject, groups=("approvers",))
+
+
+def signed_request(by: ServerLogin | SigningKey) -> ApprovalRequest:
+    request = replace(REQUEST, requester=signer_of(Identity("ada@example.org", "os-user"), by))
+    return replace(request, envelope=sign_act(request_act(request), by))
+
+
+def test_login_without_an_address_may_be_the_requesters(server: SigningKey, tmp_path: Path) -> None:
+    ada = new_key(tmp_path / "ada.pem")
+    parameters = rule(server, groups={"infra": ["approvers"]}, keys={"ada@example.org": ada.public})
+    request = signed_request(ada)
+    assert requester_of(request, parameters).source == "signature"
+    replies = [answer(without_address(server, subject), request) for subject in ("7", "8")]
+    first, second = (count_answers(request, replies[:number], parameters, OWNERS) for number in (1, 2))
+    assert first.missing.startswith("0 of 1 approval by infra; whoever logs in without a verified address")
+    assert first.missing_people == 1
+    assert not second.missing
+    # Two logins at one provider are two people.
+    request = signed_request(without_address(server, "9"))
+    replies = [answer(without_address(server, "7"), request)]
+    assert not count_answers(request, replies, parameters, OWNERS).missing
+
+
+def test_one_person_with_and_without_an_address_counts_once(server: SigningKey) -> None:
+    parameters = rule(server, groups={"infra": ["approvers"]}, count=2)
+    request = signed_request(login_of(server, "ada@example.org"))
+    named, unnamed, third = (
+        answer(login, request)
+        for login in (login_of(server), without_address(server, "7"), without_address(server, "8"))
+    )
+    assert count_answers(request, [named, unnamed], parameters, OWNERS).missing_people == 1
+    assert not count_answers(request, [named, unnamed, third], parameters, OWNERS).missing
+
+
+def test_requester_is_doubted_once(server: SigningKey) -> None:
+    parameters = rule(server, groups={"infra": ["approvers"]})
+    replies = [answer(without_address(server, subject)) for subject in ("7", "8")]
+    first, second = (count_answers(REQUEST, replies[:number], parameters, OWNERS) for number in (1, 2))
+    assert "1 of 2 approvals by infra; who asked" in first.missing
+    assert not second.missing
+
+
 @pytest.mark.parametrize("changes", [{"envelope": {}}, {"at": AT}, {"digest": "sha256:3"}, {"target": "production"}])
 def test_signed_request_that_was_changed_is_declared(server: SigningKey, changes: dict[str, Any]) -> None:
     request = replace(asked_by("os-user", login_of(server, "ada@example.org")), **changes)
