@@ -18,7 +18,7 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.policies import policy_log
 from prefect_stagegate.catalog.records import corrupt, newest_record
 from prefect_stagegate.catalog.version_records import read_manifest, version_digests
-from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.clock import now, stamp, written_moment
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Approval, ApprovalRequest, Entry, Identity
@@ -48,6 +48,10 @@ class Erasure:
     """The request to those who had to agree; None where nobody had to."""
     approvals: tuple[Approval, ...] = ()
     """Their answers."""
+
+    def __post_init__(self) -> None:
+        """Take no record without a readable time, since the policy of that time says whether it counts."""
+        written_moment(self.at)
 
     @property
     def digests(self) -> frozenset[str]:

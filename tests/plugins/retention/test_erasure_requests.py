@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.errors import SpecError, UsageError
+from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.lint import lint
 from prefect_stagegate.model import Identity
@@ -155,6 +155,15 @@ def test_record_without_answers_counts_on_no_node(
     assert asking.is_here()
     assert asking.run("erase", "things", "--status") == 3
     assert "Erasure 1 of things lacks the answers that the policy asks for" in capsys.readouterr().err
+
+
+def test_record_without_a_time_is_damaged(asking: Asking) -> None:
+    planned = plan_erasure(asking.node(), "things", "", glob_of(("ada.csv",), ()))
+    record_erasure(asking.node(), "things", *planned, "by hand")
+    (record,) = (asking.folder / "catalog").rglob("retention.erasures/**/*.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"at": "once"}))
+    with pytest.raises(CorruptRecord, match="once"):
+        erasures_of(asking.node().catalog, "things")
 
 
 def test_another_policy_ends_requests(asking: Asking) -> None:
