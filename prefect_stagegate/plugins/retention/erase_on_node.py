@@ -194,12 +194,14 @@ def _remove_blobs(layout: Layout, digests: Iterable[str]) -> tuple[int, list[str
     return count, sorted(_links(layout, linked)) if linked else []
 
 
-def remove_refused(layout: Layout, digests: Iterable[str]) -> None:
-    """Unlink blobs that a staging fetched which was refused. Those that a view links to stay."""
-    paths = {path.lstat().st_ino: path for digest in digests if (path := layout.blob(digest)).exists()}
-    viewed = {path.lstat().st_ino for path in _files(layout.views)} if paths else set()
-    for inode in paths.keys() - viewed:
-        paths[inode].unlink(missing_ok=True)
+def remove_refused(layout: Layout, erasures: Iterable[Erasure]) -> None:
+    """Unlink blobs that a staging fetched which was refused, or that was killed. Those that a view links to stay."""
+    for erasure in erasures:
+        _remove_leftovers(layout, erasure, is_proved=True)
+        paths = {path.lstat().st_ino: path for digest in erasure.digests if (path := layout.blob(digest)).exists()}
+        viewed = {path.lstat().st_ino for path in _files(layout.views)} if paths else set()
+        for inode in paths.keys() - viewed:
+            paths[inode].unlink(missing_ok=True)
 
 
 def _links(layout: Layout, linked: dict[int, str]) -> Iterator[str]:

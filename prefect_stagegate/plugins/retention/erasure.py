@@ -238,8 +238,7 @@ def require_none_erased(
     except GateFailed:
         from prefect_stagegate.plugins.retention.erase_on_node import remove_refused  # late: each staging comes here
 
-        erased = {blob for each in erasures_of(workspace.catalog, dataset) for blob in each.digests}
-        remove_refused(workspace.cache.layout, erased)
+        remove_refused(workspace.cache.layout, erasures_of(workspace.catalog, dataset))
         raise
 
 

@@ -241,6 +241,17 @@ def test_staging_brings_no_erased_bytes_back(erasing: Erasing) -> None:
     assert erasing.stage(sources=[source]).digest == erasing.head("latest") != latest
 
 
+def test_what_a_killed_staging_brought_back_goes(erasing: Erasing) -> None:
+    (erasing.nas / "other.csv").write_text(SECRET)
+    erasing.erase()
+    with pytest.raises(Killed), killed_at(erasing.folder / "catalog", 0):  # where its draft is removed
+        erasing.stage()
+    assert erasing.bytes_here()
+    with pytest.raises(GateFailed, match="can't become latest"):
+        erasing.stage()
+    assert not erasing.bytes_here()
+
+
 def test_refused_staging_takes_no_blob_of_others(erasing: Erasing) -> None:
     other = Erasing(erasing.folder, "others")
     version = other.stage()
