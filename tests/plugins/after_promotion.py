@@ -20,7 +20,7 @@ from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.model import Address, Entry, Promotion
 from prefect_stagegate.model.manifest import seal
 from prefect_stagegate.plugins.retention.erase_on_node import erase_on_node
-from prefect_stagegate.plugins.retention.erasure import NodeErasure, glob_of, plan_erasure, record_erasure
+from prefect_stagegate.plugins.retention.erasure import NodeErasure, erasures_of, glob_of, plan_erasure, record_erasure
 from prefect_stagegate.plugins.retention.expire import VersionFate, expire
 from prefect_stagegate.plugins.retention.tombstones import unfinished
 from prefect_stagegate.plugins.watch.holding import hold_of
@@ -65,7 +65,6 @@ class AfterPromotion(Scenario):
         self.keepers: set[tuple[str, str]] = set()
         """`pin`, `run` or `reader`, and the digest of a version that the catalog had when that began to keep it."""
         self.readers = ExitStack()
-        self.erased: set[bytes] = set()
         self.proved: dict[str, set[bytes]] = {node: set() for node in NODES}
         """What a node proved to have erased."""
         self.judged = dict.fromkeys(TARGETS, 0)
@@ -134,15 +133,15 @@ class AfterPromotion(Scenario):
         """Erase a file of a version, also on the first node."""
         name = [*self.files[digest]][-number]
         planned = plan_erasure(self.node(), DATASET, digest, glob_of((name,), ()))
-        self.erasing(digest, name)
         record_erasure(self.node(), DATASET, *planned, "asked")
         return self.erase_on("cache")
 
-    def erasing(self, digest: str, name: str) -> None:
-        """Note that a file is erased from here on."""
-        self.erased.add(self.files[digest][name])
-        # A pin keeps no version that is no longer whole.
-        self.keepers = {pair for pair in self.keepers if pair[0] != "pin" or self.is_whole(pair[1])}
+    @property
+    def erased(self) -> set[bytes]:
+        """What the erasures on record are about: one that was killed may have left none."""
+        blobs = {blob for erasure in erasures_of(self.catalog, DATASET) for blob in erasure.digests}
+        known = {data for files in self.files.values() for data in files.values()} if blobs else set()
+        return {data for data in known if f"blake3:{blake3(data).hexdigest()}" in blobs}
 
     def erase_on(self, node: str) -> list[NodeErasure]:
         """A node's part in all erasures."""
@@ -200,7 +199,9 @@ class AfterPromotion(Scenario):
         named = {entry.digest for target in TARGETS for entry in moves(self.log(target))} if self.keeps_named else set()
         newest = [digest for digest in self.staged if digest in self.versions][-self.newest :]
         held = {self.hold(target) for target in TARGETS} - {""}
-        return self.heads | named | {*newest} | held | {digest for _, digest in self.keepers}
+        # A pin keeps no version that is no longer whole.
+        kept = {digest for what, digest in self.keepers if what != "pin" or self.is_whole(digest)}
+        return self.heads | named | {*newest} | held | kept
 
     def problems(self) -> Iterator[str]:
         """What is broken of all that is promised."""

@@ -122,7 +122,6 @@ def story(world: AfterPromotion, killer: Killer, chance: random.Random, number: 
         killer.run("watch", "release", f"{DATASET}@{target}", "--reason", "settled", codes=(0, 2))
     if number % 3 == 1:
         file = chance.choice([*world.files[digest]])
-        world.erasing(digest, file)
         killer.run("erase", f"{DATASET}@{digest}", "--files", file, "--reason", "asked")
         killer.run("erase", "--node", node="other")
     killer.run("rollback", f"{DATASET}@{target}", "--reason", "loss went up", codes=(0, 1, 2))
