@@ -9,7 +9,7 @@ A blob is unlinked, not overwritten.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -194,14 +194,15 @@ def _remove_blobs(layout: Layout, digests: Iterable[str]) -> tuple[int, list[str
     return count, sorted(_links(layout, linked)) if linked else []
 
 
-def remove_refused(layout: Layout, erasures: Iterable[Erasure]) -> None:
+def remove_refused(layout: Layout, erasures: Sequence[Erasure]) -> None:
     """Unlink blobs that a staging fetched which was refused, or that was killed. Those that a view links to stay."""
     for erasure in erasures:
         _remove_leftovers(layout, erasure, is_proved=True)
-        paths = {path.lstat().st_ino: path for digest in erasure.digests if (path := layout.blob(digest)).exists()}
-        viewed = {path.lstat().st_ino for path in _files(layout.views)} if paths else set()
-        for inode in paths.keys() - viewed:
-            paths[inode].unlink(missing_ok=True)
+    digests = {digest for erasure in erasures for digest in erasure.digests}
+    paths = {path.lstat().st_ino: path for digest in digests if (path := layout.blob(digest)).exists()}
+    viewed = {path.lstat().st_ino for path in _files(layout.views)} if paths else set()
+    for inode in paths.keys() - viewed:
+        paths[inode].unlink(missing_ok=True)
 
 
 def _links(layout: Layout, linked: dict[int, str]) -> Iterator[str]:
